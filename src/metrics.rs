@@ -1,0 +1,372 @@
+//! What operators see: every metric of the product is declared here, once, with its help text.
+//! Callers name events; label values are closed enums or phone number IDs, never phone numbers.
+
+use crate::policy::Answer;
+use crate::wire::{Class, NumberId, Priority, Status};
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use std::time::Duration;
+
+/// Every name begins with this.
+const NAMESPACE: &str = "chakra_sender";
+
+/// Seconds: from a fast answer on the same machine to the longest call.
+const SEND_BUCKETS: [f64; 12] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Seconds: waits below a millisecond count as none, above `limits.max_wait` none is slept.
+const WAIT_BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// What a job waits at before it may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitGate {
+    /// Its own due time, or the end of an earlier wait.
+    Due,
+    /// Its recipient's pace, or an earlier job to the same recipient.
+    Recipient,
+    /// Its number's pace, its place in the lane included.
+    Lane,
+    /// The account's pace.
+    Account,
+}
+
+impl WaitGate {
+    fn name(self) -> &'static str {
+        match self {
+            WaitGate::Due => "due",
+            WaitGate::Recipient => "recipient",
+            WaitGate::Lane => "lane",
+            WaitGate::Account => "account",
+        }
+    }
+}
+
+/// What a publish carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishKind {
+    /// An event to the results exchange.
+    Result,
+    /// An event to a producer's own `reply_to`.
+    Reply,
+    /// A job on its way to a wait queue.
+    Wait,
+    /// A job moved into the lane that was made for it.
+    Moved,
+    /// An original into the dead letters.
+    DeadLetter,
+    /// An entry of the control stream.
+    Control,
+}
+
+impl PublishKind {
+    /// The label's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            PublishKind::Result => "result",
+            PublishKind::Reply => "reply",
+            PublishKind::Wait => "wait",
+            PublishKind::Moved => "moved",
+            PublishKind::DeadLetter => "dead-letter",
+            PublishKind::Control => "control",
+        }
+    }
+}
+
+/// What came of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishOutcome {
+    /// The broker has it.
+    Confirmed,
+    /// The broker refused it (a full queue); it is published again.
+    Refused,
+    /// The connection went before the confirm; it is published again.
+    Lost,
+}
+
+impl PublishOutcome {
+    fn name(self) -> &'static str {
+        match self {
+            PublishOutcome::Confirmed => "confirmed",
+            PublishOutcome::Refused => "refused",
+            PublishOutcome::Lost => "lost",
+        }
+    }
+}
+
+/// What came of letting go of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The queue knows.
+    Ok,
+    /// The delivery was no longer ours: the job comes again.
+    Lost,
+}
+
+/// All metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    jobs_received: IntCounterVec,
+    results: IntCounterVec,
+    attempts: IntCounterVec,
+    send_seconds: Histogram,
+    wait_seconds: HistogramVec,
+    lane_ready: IntGaugeVec,
+    lane_oldest: GaugeVec,
+    rate_limit: GaugeVec,
+    in_flight: IntGauge,
+    held_jobs: IntGauge,
+    dead_letters: IntCounterVec,
+    publishes: IntCounterVec,
+    acknowledgements: IntCounterVec,
+    priority_disagreements: IntCounterVec,
+    broker_up: IntGauge,
+    lanes_owned: IntGauge,
+}
+
+impl Metrics {
+    /// Declares everything in a registry of its own.
+    pub fn new() -> Result<Metrics, prometheus::Error> {
+        let new = Declare(Registry::new());
+        let metrics = Metrics {
+            jobs_received: new.counters(
+                "jobs_received_total",
+                "Jobs that reached this worker, redeliveries included.",
+                &["number", "priority"],
+            )?,
+            results: new.counters(
+                "results_total",
+                "Outcomes given to jobs, by status and class of failure (none where accepted).",
+                &["number", "status", "class"],
+            )?,
+            attempts: new.counters(
+                "attempts_total",
+                "Requests made to ChakraHQ, by what came of them.",
+                &["number", "outcome"],
+            )?,
+            send_seconds: new.histogram(
+                "send_seconds",
+                "From the start of a request to its answer or its failure.",
+                &SEND_BUCKETS,
+            )?,
+            wait_seconds: new.histograms(
+                "wait_seconds",
+                "How long jobs waited in this worker, by what they waited at.",
+                &["gate"],
+                &WAIT_BUCKETS,
+            )?,
+            lane_ready: new.gauges(
+                "lane_ready",
+                "Jobs ready in the broker's queue of a lane, not yet with a worker.",
+                &["number", "priority"],
+            )?,
+            lane_oldest: new.float_gauges(
+                "lane_oldest_seconds",
+                "Age of the job at the head while the lane flows, else the time since the last one left.",
+                &["number"],
+            )?,
+            rate_limit: new.float_gauges(
+                "rate_limit",
+                "The pace of a number in jobs a second, and where it comes from.",
+                &["number", "source"],
+            )?,
+            in_flight: new.gauge("in_flight", "Requests under way.")?,
+            held_jobs: new.gauge("held_jobs", "Jobs in this worker, not yet settled.")?,
+            dead_letters: new.counters(
+                "dead_letters_total",
+                "Jobs put into the dead letters, by class.",
+                &["class"],
+            )?,
+            publishes: new.counters(
+                "publishes_total",
+                "Publishes to RabbitMQ, by what they carry and what came of them.",
+                &["kind", "outcome"],
+            )?,
+            acknowledgements: new.counters(
+                "acknowledgements_total",
+                "Deliveries let go of; a lost one comes again.",
+                &["outcome"],
+            )?,
+            priority_disagreements: new.counters(
+                "priority_disagreements_total",
+                "Jobs whose body names another priority than their routing key, which decides.",
+                &["number"],
+            )?,
+            broker_up: new.gauge("broker_up", "1 while both connections to RabbitMQ stand.")?,
+            lanes_owned: new.gauge("lanes_owned", "Lanes that this worker consumes.")?,
+            registry: new.0.clone(),
+        };
+        let build = IntGaugeVec::new(
+            Opts::new("build_info", "1, with the version that runs.").namespace(NAMESPACE),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.registry.register(Box::new(build))?;
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        metrics.registry.register(Box::new(process))?;
+        Ok(metrics)
+    }
+
+    /// The text format of Prometheus.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// A job arrived by this lane (none: its number could not be told).
+    pub fn received(&self, lane: Option<&NumberId>, priority: Priority) {
+        self.jobs_received.with_label_values(&[label(lane), priority.name()]).inc();
+        self.held_jobs.inc();
+    }
+
+    /// A job left the worker, settled or void.
+    pub fn released(&self) {
+        self.held_jobs.dec();
+    }
+
+    /// The body's priority was not the routing key's.
+    pub fn priority_disagreed(&self, number: &NumberId) {
+        self.priority_disagreements.with_label_values(&[number.as_str()]).inc();
+    }
+
+    /// A job has its outcome.
+    pub fn result(&self, lane: Option<&NumberId>, status: Status, class: Option<Class>) {
+        let class = class.map_or("none", Class::name);
+        self.results.with_label_values(&[label(lane), status.name(), class]).inc();
+    }
+
+    /// A request starts.
+    pub fn send_started(&self) {
+        self.in_flight.inc();
+    }
+
+    /// A request ended.
+    pub fn send_ended(&self, number: &NumberId, answer: &Answer, took: Duration) {
+        let outcome = match answer {
+            Answer::Accepted { .. } => "accepted",
+            Answer::Failed(failure) => failure.class.name(),
+        };
+        self.in_flight.dec();
+        self.attempts.with_label_values(&[number.as_str(), outcome]).inc();
+        self.send_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A job has passed a gate.
+    pub fn waited(&self, gate: WaitGate, took: Duration) {
+        self.wait_seconds.with_label_values(&[gate.name()]).observe(took.as_secs_f64());
+    }
+
+    /// The broker's count of ready jobs.
+    pub fn lane_ready(&self, number: &NumberId, priority: Priority, jobs: u32) {
+        self.lane_ready.with_label_values(&[number.as_str(), priority.name()]).set(jobs.into());
+    }
+
+    /// How old the job at the head of a lane is.
+    pub fn lane_oldest(&self, number: &NumberId, age: Duration) {
+        self.lane_oldest.with_label_values(&[number.as_str()]).set(age.as_secs_f64());
+    }
+
+    /// The pace of a number. `source` is a closed word of the limiter.
+    pub fn rate_limit(&self, number: &NumberId, source: &'static str, per_second: f64) {
+        self.rate_limit.with_label_values(&[number.as_str(), source]).set(per_second);
+    }
+
+    /// An original went to the dead letters.
+    pub fn dead_letter(&self, class: Class) {
+        self.dead_letters.with_label_values(&[class.name()]).inc();
+    }
+
+    /// A publish ended.
+    pub fn published(&self, kind: PublishKind, outcome: PublishOutcome) {
+        self.publishes.with_label_values(&[kind.name(), outcome.name()]).inc();
+    }
+
+    /// A delivery was let go of.
+    pub fn acknowledged(&self, outcome: Acknowledged) {
+        let outcome = match outcome {
+            Acknowledged::Ok => "ok",
+            Acknowledged::Lost => "lost",
+        };
+        self.acknowledgements.with_label_values(&[outcome]).inc();
+    }
+
+    /// Whether both connections stand.
+    pub fn broker_up(&self, up: bool) {
+        self.broker_up.set(up.into());
+    }
+
+    /// How many lanes this worker consumes.
+    pub fn lanes_owned(&self, lanes: usize) {
+        self.lanes_owned.set(i64::try_from(lanes).unwrap_or(i64::MAX));
+    }
+}
+
+fn label(lane: Option<&NumberId>) -> &str {
+    lane.map_or("unknown", NumberId::as_str)
+}
+
+/// Makes a metric and registers it.
+struct Declare(Registry);
+
+impl Declare {
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+    }
+
+    fn float_gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, prometheus::Error> {
+        self.add(GaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(buckets.to_vec());
+        self.add(Histogram::with_opts(opts)?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(opts, labels)?)
+    }
+
+    fn add<M: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        metric: M,
+    ) -> Result<M, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}

@@ -1,0 +1,225 @@
+//! What follows for a job: from an answer, from a wait, from a body that is no job.
+//!
+//! | class | settlement | attempt spent |
+//! |---|---|---|
+//! | accepted | `Finish(accepted)` | |
+//! | refused | `Finish(failed)` | |
+//! | invalid | `DeadLetter(failed)` | |
+//! | throttled, blocked | `Reschedule`; past `max_age` `DeadLetter(failed)` | no |
+//! | unavailable | `Reschedule` by the schedule; at its end `DeadLetter(failed)` | yes |
+//! | ambiguous | `DeadLetter(unknown)`: nothing is repeated that may have been sent | |
+//!
+//! A retry that could only start after `expires_at` ends the job as `expired` at once.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+use super::{Answer, Failure, History, RetryPolicy};
+use crate::wire::{Class, ErrorBody, InvalidJob, JobId, NumberId, ResultEvent, SendJob, Status};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// A blocked scope is asked again no sooner, where its row in the code table says nothing.
+const BLOCKED_WAIT: Duration = Duration::from_secs(60);
+
+/// What is to be done with a job. The queue that it came from carries it out.
+#[derive(Debug, Clone)]
+pub enum Settlement {
+    /// It has its outcome.
+    Finish(ResultEvent),
+    /// It has its outcome, and a person may want to repair it: the original goes to the dead letters.
+    DeadLetter {
+        /// None where no id could be read.
+        event: Option<ResultEvent>,
+        /// Why, as a closed word.
+        class: Class,
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// It waits outside the worker and comes back.
+    Reschedule(Reschedule),
+}
+
+/// A job on its way to a wait.
+#[derive(Debug, Clone)]
+pub struct Reschedule {
+    /// Its past, `due` included, as it is to travel with the job.
+    pub history: History,
+    /// What it waits for.
+    pub why: Why,
+}
+
+/// What a job waits for (`x-reason` while it waits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// Its next attempt. It has had its turn, so it returns before the normal ones.
+    Retry,
+    /// Its own `not_before`.
+    NotBefore,
+    /// The moment that its recipient's gate promised.
+    Recipient,
+    /// A hold of its number or account.
+    Hold,
+    /// Another worker, since this one stops or hands its lane over.
+    HandedBack,
+}
+
+impl Why {
+    /// The word in headers, logs and labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Why::Retry => "retry",
+            Why::NotBefore => "not-before",
+            Why::Recipient => "recipient",
+            Why::Hold => "hold",
+            Why::HandedBack => "handed-back",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn from_name(name: &str) -> Option<Why> {
+        [Why::Retry, Why::NotBefore, Why::Recipient, Why::Hold, Why::HandedBack]
+            .into_iter()
+            .find(|why| why.name() == name)
+    }
+}
+
+/// After an attempt. `history` is the job's past without this attempt, `chance` is 0 to 1.
+pub fn conclude(
+    job: &SendJob,
+    history: &History,
+    answer: Answer,
+    retry: &RetryPolicy,
+    now: Timestamp,
+    chance: f64,
+) -> Settlement {
+    let mut history = History { attempts: history.attempts.saturating_add(1), ..history.clone() };
+    let failure = match answer {
+        Answer::Accepted { whatsapp_message_id } => {
+            let accepted = ResultEvent { whatsapp_message_id, ..outcome(job, &history, now) };
+            return Settlement::Finish(accepted);
+        }
+        Answer::Failed(failure) => failure,
+    };
+    let first_attempt = *history.first_attempt.get_or_insert(now);
+    history.last_error = Some(failure.short());
+    let delay = match failure.class {
+        Class::Refused => return Settlement::Finish(failed(job, &history, &failure, now)),
+        Class::Invalid => return give_up(failed(job, &history, &failure, now), &failure),
+        Class::Ambiguous => {
+            let unknown =
+                ResultEvent { status: Status::Unknown, ..failed(job, &history, &failure, now) };
+            return give_up(unknown, &failure);
+        }
+        Class::Throttled => {
+            history.free_attempts = history.free_attempts.saturating_add(1);
+            retry.jittered(history.free_attempts, failure.wait, chance)
+        }
+        Class::Blocked => {
+            history.free_attempts = history.free_attempts.saturating_add(1);
+            retry.jittered(history.free_attempts, failure.wait.or(Some(BLOCKED_WAIT)), chance)
+        }
+        Class::Unavailable => {
+            let most = failure.max_attempts.unwrap_or(u32::MAX).min(retry.max_attempts);
+            if history.spent() >= most {
+                return give_up(failed(job, &history, &failure, now), &failure);
+            }
+            retry.jittered(history.spent(), failure.wait, chance)
+        }
+    };
+    let due = after(now, delay);
+    if due > after(first_attempt, retry.max_age) {
+        return give_up(failed(job, &history, &failure, now), &failure);
+    }
+    if job.expires_at.is_some_and(|end| due > end) {
+        return Settlement::Finish(ResultEvent {
+            status: Status::Expired,
+            ..failed(job, &history, &failure, now)
+        });
+    }
+    history.due = Some(due);
+    Settlement::Reschedule(Reschedule { history, why: Why::Retry })
+}
+
+/// A job whose time passed before it could be sent.
+pub fn expired(job: &SendJob, history: &History, now: Timestamp) -> Settlement {
+    Settlement::Finish(ResultEvent { status: Status::Expired, ..outcome(job, history, now) })
+}
+
+/// A job that must wait until `due`, and costs nothing meanwhile. One that would wait past its
+/// `expires_at` waits until then, and expires.
+pub fn later(job: &SendJob, history: &History, due: Timestamp, why: Why) -> Settlement {
+    let due = job.expires_at.map_or(due, |end| due.min(end));
+    let history = History { due: Some(due), ..history.clone() };
+    Settlement::Reschedule(Reschedule { history, why })
+}
+
+/// A job that another worker is to have, unchanged.
+pub fn given_back(history: &History) -> Settlement {
+    Settlement::Reschedule(Reschedule { history: history.clone(), why: Why::HandedBack })
+}
+
+/// A body that is no lawful job.
+pub fn unreadable(invalid: &InvalidJob, history: &History, now: Timestamp) -> Settlement {
+    let failure = Failure::new(Class::Invalid, invalid.reason.as_str());
+    let event = invalid.id.clone().map(|id| ResultEvent {
+        status: Status::Failed,
+        error: Some(failure.to_body()),
+        metadata: invalid.metadata.clone(),
+        ..bare(id, invalid.phone_number_id.clone(), history, now)
+    });
+    Settlement::DeadLetter { event, class: Class::Invalid, reason: failure.message }
+}
+
+/// A lawful job that cannot be sent for a reason outside of any attempt.
+pub fn turned_away(
+    job: &SendJob,
+    history: &History,
+    failure: &Failure,
+    now: Timestamp,
+) -> Settlement {
+    let mut event = failed(job, history, failure, now);
+    if failure.class == Class::Ambiguous {
+        event.status = Status::Unknown;
+    }
+    give_up(event, failure)
+}
+
+fn give_up(event: ResultEvent, failure: &Failure) -> Settlement {
+    Settlement::DeadLetter {
+        event: Some(event),
+        class: failure.class,
+        reason: failure.message.clone(),
+    }
+}
+
+fn failed(job: &SendJob, history: &History, failure: &Failure, now: Timestamp) -> ResultEvent {
+    let error: ErrorBody = failure.to_body();
+    ResultEvent { status: Status::Failed, error: Some(error), ..outcome(job, history, now) }
+}
+
+fn outcome(job: &SendJob, history: &History, now: Timestamp) -> ResultEvent {
+    ResultEvent {
+        metadata: job.metadata.clone(),
+        ..bare(job.id.clone(), Some(job.phone_number_id.clone()), history, now)
+    }
+}
+
+fn bare(id: JobId, number: Option<NumberId>, history: &History, now: Timestamp) -> ResultEvent {
+    ResultEvent {
+        id,
+        phone_number_id: number,
+        status: Status::Accepted,
+        whatsapp_message_id: None,
+        attempts: history.attempts,
+        error: None,
+        metadata: None,
+        enqueued_at: history.enqueued_at,
+        received_at: history.first_received,
+        finished_at: now,
+        replay: history.replay,
+    }
+}
+
+/// `at + delay`, or the end of time where that overflows.
+fn after(at: Timestamp, delay: Duration) -> Timestamp {
+    at.checked_add(delay).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,46 @@
+//! What has happened to a job so far, as it travels with the job.
+
+use jiff::Timestamp;
+
+/// A job's past. Through RabbitMQ it travels in headers (`x-attempts` and its like).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// Requests made (`x-attempts`).
+    pub attempts: u32,
+    /// Of these, the ones that cost no attempt, since a scope was throttled or blocked
+    /// (`x-attempts-free`).
+    pub free_attempts: u32,
+    /// When a worker first saw the job (`x-first-received`).
+    pub first_received: Timestamp,
+    /// When it was first refused: from here `retry.max_age` counts (`x-first-attempt`).
+    pub first_attempt: Option<Timestamp>,
+    /// Why the last attempt failed, in one word and a code (`x-last-error`).
+    pub last_error: Option<String>,
+    /// Not to be sent before (`x-due`).
+    pub due: Option<Timestamp>,
+    /// How often it was replayed from the dead letters (`x-replay`).
+    pub replay: Option<u32>,
+    /// The AMQP timestamp, where the producer set one.
+    pub enqueued_at: Option<Timestamp>,
+}
+
+impl History {
+    /// A job that nobody has touched.
+    pub fn fresh(now: Timestamp) -> History {
+        History {
+            attempts: 0,
+            free_attempts: 0,
+            first_received: now,
+            first_attempt: None,
+            last_error: None,
+            due: None,
+            replay: None,
+            enqueued_at: None,
+        }
+    }
+
+    /// Attempts that count against `retry.max_attempts`.
+    pub fn spent(&self) -> u32 {
+        self.attempts.saturating_sub(self.free_attempts)
+    }
+}

@@ -1,0 +1,54 @@
+//! Where jobs come from and how they are settled: RabbitMQ, or a file. Decides nothing about a job.
+
+pub mod file;
+pub mod rabbitmq;
+
+use crate::policy::{History, Settlement};
+use crate::wire::{InvalidJob, NumberId, Priority, SendJob};
+
+/// One delivery of a job, in hand until its receipt is settled.
+#[derive(Debug)]
+pub struct Incoming<R> {
+    /// The number whose lane it came by; none where no lane is known (a bad line of a file).
+    pub lane: Option<NumberId>,
+    /// The job, or what is wrong with it.
+    pub job: Result<SendJob, InvalidJob>,
+    /// Its past.
+    pub history: History,
+    /// What it waited for before it came back; none when it comes for the first time.
+    pub waited_for: Option<crate::policy::Why>,
+    /// Which of the lane's two queues it came by.
+    pub priority: Priority,
+    /// The broker has delivered it before.
+    pub redelivered: bool,
+    /// How to settle it.
+    pub receipt: R,
+}
+
+/// The right, and the duty, to settle one delivery. Dropped unsettled, the queue delivers it again.
+pub trait Receipt: Send + Sync + 'static {
+    /// Whether the delivery is still ours. False once its connection is gone: the broker has given
+    /// the job back, so it must not be sent from here.
+    fn is_ours(&self) -> bool;
+
+    /// Records what follows, waits until it is safe (confirmed, flushed), and only then lets go of
+    /// the delivery. An error means that the job is still the queue's and will be delivered again.
+    fn settle(
+        self,
+        settlement: &Settlement,
+    ) -> impl std::future::Future<Output = Result<(), SettleError>> + Send;
+}
+
+/// A settlement that was not recorded, or not let go of.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SettleError {
+    /// The delivery was no longer ours: the job comes again.
+    #[error("the delivery is no longer ours: {0}")]
+    Lost(String),
+    /// The worker stopped before the settlement was safe: the job comes again.
+    #[error("stopped before the settlement was safe")]
+    Stopped,
+    /// What follows could not be written.
+    #[error("the settlement could not be written: {0}")]
+    Unwritten(String),
+}

@@ -1,0 +1,192 @@
+//! What the worker tells the world: one result for each job and, later, statuses from webhooks.
+//! Every key is always present, null where unknown; times are RFC 3339 UTC with milliseconds.
+
+use super::{JobId, NumberId, RawJson};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Meta took the message in. Not: delivered.
+    Accepted,
+    /// It was not sent, and will not be.
+    Failed,
+    /// Its `expires_at` passed before it could be sent.
+    Expired,
+    /// It may have been sent; nothing known decides it.
+    Unknown,
+}
+
+impl Status {
+    /// The word on the wire, in routing keys and in labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Accepted => "accepted",
+            Status::Failed => "failed",
+            Status::Expired => "expired",
+            Status::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why a job or an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// We refused it: the job is not lawful.
+    Invalid,
+    /// Meta refused it for good.
+    Refused,
+    /// Too fast for some limit; later it may pass.
+    Throttled,
+    /// The service could not take it now; surely not sent.
+    Unavailable,
+    /// It may have been sent: no usable answer came.
+    Ambiguous,
+    /// The number or the account may not send.
+    Blocked,
+}
+
+impl Class {
+    /// The word on the wire, in headers and in labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Invalid => "invalid",
+            Class::Refused => "refused",
+            Class::Throttled => "throttled",
+            Class::Unavailable => "unavailable",
+            Class::Ambiguous => "ambiguous",
+            Class::Blocked => "blocked",
+        }
+    }
+}
+
+/// What a failure is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// This message alone.
+    Message,
+    /// This recipient, from this number.
+    Recipient,
+    /// This template.
+    Template,
+    /// This phone number.
+    Number,
+    /// The account, its key or its plugin.
+    Account,
+}
+
+impl Scope {
+    /// The word on the wire and in labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Message => "message",
+            Scope::Recipient => "recipient",
+            Scope::Template => "template",
+            Scope::Number => "number",
+            Scope::Account => "account",
+        }
+    }
+}
+
+/// The error of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorBody {
+    /// Why.
+    pub class: Class,
+    /// About what.
+    pub scope: Scope,
+    /// Meta's code, where one was given.
+    pub code: Option<u32>,
+    /// The HTTP status of the answer, where one came.
+    pub http_status: Option<u16>,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+/// The one outcome of a job.
+#[derive(Debug, Clone, Serialize)]
+pub struct ResultEvent {
+    /// The job.
+    pub id: JobId,
+    /// Its sender, null where it could not be read.
+    pub phone_number_id: Option<NumberId>,
+    /// How it ended.
+    pub status: Status,
+    /// Meta's id of the message (`wamid.…`), once accepted.
+    pub whatsapp_message_id: Option<String>,
+    /// Requests made.
+    pub attempts: u32,
+    /// Why it was not accepted.
+    pub error: Option<ErrorBody>,
+    /// As the producer gave it.
+    pub metadata: Option<RawJson>,
+    /// The AMQP timestamp, where the producer set one.
+    #[serde(serialize_with = "option_millis")]
+    pub enqueued_at: Option<Timestamp>,
+    /// When a worker first saw it.
+    #[serde(serialize_with = "millis")]
+    pub received_at: Timestamp,
+    /// When it ended.
+    #[serde(serialize_with = "millis")]
+    pub finished_at: Timestamp,
+    /// How many times it had been replayed from the dead letters, null if never.
+    pub replay: Option<u32>,
+}
+
+impl ResultEvent {
+    /// The AMQP `message_id` of this event, the same however often it is delivered.
+    pub fn message_id(&self) -> String {
+        match self.replay {
+            None => format!("{}:result", self.id),
+            Some(n) => format!("{}:{n}:result", self.id),
+        }
+    }
+}
+
+/// What became of an accepted message, from a webhook.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusEvent {
+    /// The job, null where it cannot be told.
+    pub id: Option<JobId>,
+    /// The sender.
+    pub phone_number_id: Option<NumberId>,
+    /// `sent`, `delivered`, `read`, `played` or `failed`.
+    pub status: String,
+    /// Meta's id of the message.
+    pub whatsapp_message_id: String,
+    /// When it happened.
+    #[serde(serialize_with = "millis")]
+    pub at: Timestamp,
+    /// The producer's own `biz_opaque_callback_data`, where it set one.
+    pub opaque: Option<String>,
+    /// Why it failed.
+    pub error: Option<ErrorBody>,
+    /// As the producer gave it, where it is known.
+    pub metadata: Option<RawJson>,
+}
+
+/// An event out.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A job's outcome.
+    Result(ResultEvent),
+    /// A message's later status.
+    Status(StatusEvent),
+}
+
+fn millis<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{at:.3}"))
+}
+
+#[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+fn option_millis<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => millis(at, to),
+        None => to.serialize_none(),
+    }
+}

@@ -1,0 +1,103 @@
+//! The names in a job, as types that exist only when they are lawful.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A job's id: 1 to 128 visible ASCII characters, chosen by the producer.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(Arc<str>);
+
+impl JobId {
+    /// Reads an id, or says what is wrong with it.
+    pub fn parse(text: &str) -> Result<JobId, String> {
+        if text.is_empty() || text.len() > 128 {
+            return Err(format!("id must have 1 to 128 characters, not {}", text.chars().count()));
+        }
+        match text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(JobId(text.into())),
+            false => Err("id must be visible ASCII characters without spaces".into()),
+        }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Meta's phone number ID of a sender: 1 to 32 digits. Not a phone number: safe in logs and labels.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NumberId(Arc<str>);
+
+impl NumberId {
+    /// Reads a phone number ID, or says what is wrong with it.
+    pub fn parse(text: &str) -> Result<NumberId, String> {
+        let lawful = (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        match lawful {
+            true => Ok(NumberId(text.into())),
+            false => Err("phone_number_id must be Meta's phone number ID: 1 to 32 digits".into()),
+        }
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whom a message goes to, as a key: the digits of `to`, or `recipient` as it stands.
+/// It never shows more than the last two characters.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Recipient(Arc<str>);
+
+impl Recipient {
+    /// The key for `to`: a phone number in any spelling becomes its digits, a group id stays.
+    pub fn from_to(to: &str) -> Recipient {
+        let phone = to.chars().all(|c| c.is_ascii_digit() || "+ -().".contains(c));
+        match phone {
+            true => Recipient(to.chars().filter(char::is_ascii_digit).collect::<String>().into()),
+            false => Recipient(to.into()),
+        }
+    }
+
+    /// The key for `recipient`, a business-scoped user id.
+    pub fn from_user_id(id: &str) -> Recipient {
+        Recipient(id.into())
+    }
+
+    /// The whole key: for maps and requests, never for logs.
+    pub fn key(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden = self.0.chars().count().saturating_sub(2);
+        let shown: String = self.0.chars().skip(hidden).collect();
+        write!(f, "…{shown}")
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+macro_rules! shows_its_text {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{:?}", &*self.0) }
+        }
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(&self.0)
+            }
+        }
+    )*};
+}
+shows_its_text!(JobId, NumberId);
