@@ -11,7 +11,7 @@
 // pub mod cli;
 pub mod clock;
 // pub mod config;
-// pub mod ledger;
+pub mod ledger;
 // pub mod limiter;
 pub mod metrics;
 pub mod policy;

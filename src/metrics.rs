@@ -114,7 +114,6 @@ pub struct Metrics {
     send_seconds: Histogram,
     wait_seconds: HistogramVec,
     lane_ready: IntGaugeVec,
-    lane_oldest: GaugeVec,
     rate_limit: GaugeVec,
     in_flight: IntGauge,
     held_jobs: IntGauge,
@@ -161,11 +160,6 @@ impl Metrics {
                 "lane_ready",
                 "Jobs ready in the broker's queue of a lane, not yet with a worker.",
                 &["number", "priority"],
-            )?,
-            lane_oldest: new.float_gauges(
-                "lane_oldest_seconds",
-                "Age of the job at the head while the lane flows, else the time since the last one left.",
-                &["number"],
             )?,
             rate_limit: new.float_gauges(
                 "rate_limit",
@@ -260,11 +254,6 @@ impl Metrics {
     /// The broker's count of ready jobs.
     pub fn lane_ready(&self, number: &NumberId, priority: Priority, jobs: u32) {
         self.lane_ready.with_label_values(&[number.as_str(), priority.name()]).set(jobs.into());
-    }
-
-    /// How old the job at the head of a lane is.
-    pub fn lane_oldest(&self, number: &NumberId, age: Duration) {
-        self.lane_oldest.with_label_values(&[number.as_str()]).set(age.as_secs_f64());
     }
 
     /// The pace of a number. `source` is a closed word of the limiter.

@@ -223,3 +223,160 @@ fn bare(id: JobId, number: Option<NumberId>, history: &History, now: Timestamp) 
 fn after(at: Timestamp, delay: Duration) -> Timestamp {
     at.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Scope;
+    use bytes::Bytes;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn job(expires_at: Option<i64>) -> SendJob {
+        let body = br#"{"id":"order-1","phone_number_id":"1","metadata":{"order":1},
+            "message":{"messaging_product":"whatsapp","to":"+919901258433","text":{"body":"x"}}}"#;
+        let mut job = SendJob::parse(&Bytes::from_static(body), None).unwrap();
+        job.expires_at = expires_at.map(at);
+        job
+    }
+
+    fn policy() -> RetryPolicy {
+        RetryPolicy {
+            initial: Duration::from_secs(1),
+            factor: 4.0,
+            max_delay: Duration::from_secs(3600),
+            max_attempts: 3,
+            max_age: Duration::from_secs(600),
+        }
+    }
+
+    /// The settlement at second 0, with chance in the middle: no jitter without a hint.
+    fn after(history: &History, failure: Failure) -> Settlement {
+        conclude(&job(None), history, Answer::Failed(failure), &policy(), at(0), 0.5)
+    }
+
+    fn status(settlement: &Settlement) -> (&'static str, Status) {
+        match settlement {
+            Settlement::Finish(event) => ("finish", event.status),
+            Settlement::DeadLetter { event: Some(event), .. } => ("dead letter", event.status),
+            other => panic!("{other:?} has no outcome"),
+        }
+    }
+
+    fn wait(settlement: &Settlement) -> &Reschedule {
+        match settlement {
+            Settlement::Reschedule(wait) => wait,
+            other => panic!("{other:?} does not wait"),
+        }
+    }
+
+    #[test]
+    fn an_accepted_message_ends_the_job_with_its_id_and_its_metadata() {
+        let answer = Answer::Accepted { whatsapp_message_id: Some("wamid.1".into()) };
+        let history = History { attempts: 2, ..History::fresh(at(-9)) };
+        let Settlement::Finish(event) =
+            conclude(&job(None), &history, answer, &policy(), at(0), 0.5)
+        else {
+            panic!("not finished");
+        };
+        assert_eq!((event.status, event.attempts), (Status::Accepted, 3));
+        assert_eq!(event.whatsapp_message_id.as_deref(), Some("wamid.1"));
+        assert_eq!((event.received_at, event.finished_at), (at(-9), at(0)));
+        assert!(event.metadata.is_some() && event.error.is_none());
+    }
+
+    #[test]
+    fn what_meta_refuses_is_told_and_not_repeated() {
+        let settlement = after(&History::fresh(at(0)), Failure::new(Class::Refused, "no"));
+        assert_eq!(status(&settlement), ("finish", Status::Failed));
+    }
+
+    #[test]
+    fn what_may_have_been_sent_is_unknown_and_never_repeated() {
+        let settlement = after(&History::fresh(at(0)), Failure::new(Class::Ambiguous, "cut"));
+        assert_eq!(status(&settlement), ("dead letter", Status::Unknown));
+    }
+
+    #[test]
+    fn an_unavailable_service_is_tried_again_by_the_schedule_until_the_attempts_are_spent() {
+        let failure = || Failure::new(Class::Unavailable, "503");
+        let first = after(&History::fresh(at(0)), failure());
+        let first = wait(&first);
+        assert_eq!((first.why, first.history.due), (Why::Retry, Some(at(1))));
+        let second = after(&first.history, failure());
+        let second = wait(&second);
+        assert_eq!((second.history.attempts, second.history.due), (2, Some(at(4))));
+        assert_eq!(second.history.first_attempt, Some(at(0)));
+        let third = after(&second.history, failure());
+        assert_eq!(status(&third), ("dead letter", Status::Failed));
+    }
+
+    #[test]
+    fn a_throttled_or_blocked_scope_costs_no_attempt() {
+        for class in [Class::Throttled, Class::Blocked] {
+            let mut history = History::fresh(at(0));
+            for _ in 0..10 {
+                let failure = Failure { scope: Scope::Number, ..Failure::new(class, "slow") };
+                history = History { due: None, ..wait(&after(&history, failure)).history.clone() };
+                history.first_attempt = Some(at(0));
+            }
+            assert_eq!((history.attempts, history.spent()), (10, 0));
+        }
+    }
+
+    #[test]
+    fn nothing_is_tried_again_past_the_greatest_age() {
+        for class in [Class::Throttled, Class::Blocked, Class::Unavailable] {
+            let history = History { first_attempt: Some(at(-600)), ..History::fresh(at(-600)) };
+            let settlement = after(&history, Failure::new(class, "still"));
+            assert_eq!(status(&settlement), ("dead letter", Status::Failed), "{class:?}");
+        }
+    }
+
+    #[test]
+    fn a_vendor_who_says_that_more_tries_do_not_help_is_believed() {
+        let failure =
+            Failure { max_attempts: Some(1), ..Failure::new(Class::Unavailable, "code 1") };
+        let settlement = after(&History::fresh(at(0)), failure);
+        assert_eq!(status(&settlement), ("dead letter", Status::Failed));
+    }
+
+    #[test]
+    fn a_hint_of_the_service_is_the_least_wait() {
+        let failure = Failure {
+            wait: Some(Duration::from_secs(60)),
+            ..Failure::new(Class::Throttled, "slow down")
+        };
+        let settlement = after(&History::fresh(at(0)), failure);
+        let due = wait(&settlement).history.due.unwrap();
+        assert!(due >= at(60) && due <= at(75), "{due}");
+    }
+
+    #[test]
+    fn a_retry_that_would_come_too_late_expires_the_job_at_once() {
+        let failure = Failure::new(Class::Unavailable, "503");
+        let history = History { attempts: 1, ..History::fresh(at(0)) };
+        let settlement =
+            conclude(&job(Some(2)), &history, Answer::Failed(failure), &policy(), at(0), 0.5);
+        assert_eq!(status(&settlement), ("finish", Status::Expired));
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_job_expires() {
+        let settlement = later(&job(Some(30)), &History::fresh(at(0)), at(90), Why::Recipient);
+        assert_eq!(wait(&settlement).history.due, Some(at(30)));
+    }
+
+    #[test]
+    fn a_body_without_an_id_gets_no_result_but_is_kept_with_the_reason() {
+        let invalid = SendJob::parse(&Bytes::from_static(b"{}"), None).unwrap_err();
+        let Settlement::DeadLetter { event, class, reason } =
+            unreadable(&invalid, &History::fresh(at(0)), at(0))
+        else {
+            panic!("not a dead letter");
+        };
+        assert!(event.is_none() && class == Class::Invalid && reason.contains("message"));
+    }
+}

@@ -5,6 +5,7 @@ mod conclude;
 mod failure;
 mod history;
 mod retry;
+mod timing;
 
 pub use conclude::{
     Reschedule, Settlement, Why, conclude, expired, given_back, later, turned_away, unreadable,
@@ -12,3 +13,4 @@ pub use conclude::{
 pub use failure::{Answer, Failure};
 pub use history::History;
 pub use retry::RetryPolicy;
+pub use timing::{Timing, is_expired, keeps_promise, rest, timing};

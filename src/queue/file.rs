@@ -1,1 +1,327 @@
-//! Jobs from a file.
+//! Jobs from JSON Lines, results to JSON Lines: the same worker with no broker. A run that was
+//! stopped anywhere goes on where it stopped: jobs whose result stands in the results file are
+//! skipped. Decides nothing about a job; what was begun without an answer is the ledger's business.
+
+mod lines;
+mod results;
+
+pub use results::{OpenError, Results};
+
+use super::{Incoming, Receipt, SettleError};
+use crate::clock;
+use crate::policy::{History, Reschedule, Settlement, Why, rest};
+use crate::wire::{InvalidJob, NumberId, Priority, ResultEvent, SendJob};
+use bytes::Bytes;
+use lines::Lines;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::BufRead;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Called with each result once it is safely written.
+pub type OnResult = Arc<dyn Fn(&ResultEvent) + Send + Sync>;
+
+/// What a run over a file came to, beside its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Lines read that hold something.
+    pub lines: u64,
+    /// Lines whose job already had its result in the results file.
+    pub done_before: u64,
+    /// Lines that repeat an earlier line's job to the letter.
+    pub repeated: u64,
+    /// Jobs that were given back unfinished, since the run was stopped.
+    pub unfinished: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    lines: AtomicU64,
+    done_before: AtomicU64,
+    repeated: AtomicU64,
+    unfinished: AtomicU64,
+}
+
+/// Jobs from a reader, results to [`Results`].
+pub struct FileQueue {
+    shared: Arc<Shared>,
+    incoming: mpsc::Receiver<Incoming<FileReceipt>>,
+    tasks: TaskTracker,
+}
+
+struct Shared {
+    results: Results,
+    on_result: OnResult,
+    counts: Counts,
+    /// Jobs held at once, those that wait for their time included.
+    held: Arc<Semaphore>,
+    stop: CancellationToken,
+    /// The tasks that bring waiting jobs back.
+    waits: TaskTracker,
+}
+
+impl FileQueue {
+    /// Starts to read. At most `max_held` jobs are in hand at once. Cancelling `stop` ends the
+    /// reading; it is also cancelled from here when results cannot be written.
+    pub fn start(
+        jobs: impl BufRead + Send + 'static,
+        results: Results,
+        max_held: usize,
+        stop: CancellationToken,
+        on_result: OnResult,
+    ) -> FileQueue {
+        let (out, incoming) = mpsc::channel(64);
+        let shared = Arc::new(Shared {
+            results,
+            on_result,
+            counts: Counts::default(),
+            held: Arc::new(Semaphore::new(max_held)),
+            stop,
+            waits: TaskTracker::new(),
+        });
+        let tasks = TaskTracker::new();
+        // The reader may block on a silent pipe for as long as it likes, so it does not keep the
+        // channel open: this does, until the reader has ended or the run is stopped.
+        let (reader, weak) = (Arc::clone(&shared), out.downgrade());
+        let reading = tokio::task::spawn_blocking(move || reader.read(jobs, &weak));
+        let stop = shared.stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                read = reading => if let Err(error) = read {
+                    tracing::error!(%error, "the reader of jobs ended by a defect");
+                    stop.cancel();
+                }
+            }
+            drop(out);
+        });
+        tasks.close();
+        FileQueue { shared, incoming, tasks }
+    }
+
+    /// The jobs, and what tells how it went once they are settled.
+    pub fn split(self) -> (mpsc::Receiver<Incoming<FileReceipt>>, FileRun) {
+        (self.incoming, FileRun { shared: self.shared, tasks: self.tasks })
+    }
+}
+
+/// A run over a file, while its jobs are being settled.
+pub struct FileRun {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+impl FileRun {
+    /// Waits for the reader, then says how it went. `Err` names why results could not be written.
+    pub async fn finish(self) -> Result<Tally, String> {
+        self.tasks.wait().await;
+        let counts = &self.shared.counts;
+        match self.shared.results.broken() {
+            Some(reason) => Err(reason),
+            None => Ok(Tally {
+                lines: counts.lines.load(Relaxed),
+                done_before: counts.done_before.load(Relaxed),
+                repeated: counts.repeated.load(Relaxed),
+                unfinished: counts.unfinished.load(Relaxed),
+            }),
+        }
+    }
+}
+
+impl Shared {
+    fn read(self: Arc<Self>, jobs: impl BufRead, out: &mpsc::WeakSender<Incoming<FileReceipt>>) {
+        let mut met: HashSet<(u64, u64)> = HashSet::new();
+        for line in Lines::new(jobs) {
+            let (number, body) = match line {
+                Ok(line) => line,
+                Err(error) => {
+                    self.results.fail(format!("the jobs cannot be read further: {error}"));
+                    self.stop.cancel();
+                    return;
+                }
+            };
+            self.counts.lines.fetch_add(1, Relaxed);
+            let Some(job) = self.worth_doing(number, &body, &mut met) else { continue };
+            if self.hand_over(number, body, job, out).is_none() {
+                self.counts.unfinished.fetch_add(1, Relaxed);
+                return;
+            }
+        }
+    }
+
+    /// The line's job, unless it has its outcome already or will get it by an earlier line.
+    fn worth_doing(
+        &self,
+        line: u64,
+        body: &Bytes,
+        met: &mut HashSet<(u64, u64)>,
+    ) -> Option<Result<SendJob, InvalidJob>> {
+        let job = SendJob::parse(body, None);
+        let (id, number) = match &job {
+            Ok(job) => (Some(&job.id), Some(&job.phone_number_id)),
+            Err(invalid) => (invalid.id.as_ref(), invalid.phone_number_id.as_ref()),
+        };
+        let done = match id {
+            Some(id) => self.results.has(number, id),
+            None => self.results.has_dead_line(line),
+        };
+        if done {
+            self.counts.done_before.fetch_add(1, Relaxed);
+            return None;
+        }
+        let (Ok(good), Some(id)) = (&job, id) else { return Some(job) };
+        let of_id = hash(&(number, id));
+        let of_body = hash(&(&good.phone_number_id, body));
+        if met.contains(&(of_id, of_body)) {
+            self.counts.repeated.fetch_add(1, Relaxed);
+            return None;
+        }
+        let first_use = met.insert((of_id, 0));
+        met.insert((of_id, of_body));
+        match first_use {
+            true => Some(job),
+            false => Some(Err(InvalidJob {
+                reason: "id already used for another message".into(),
+                id: Some(good.id.clone()),
+                phone_number_id: Some(good.phone_number_id.clone()),
+                metadata: good.metadata.clone(),
+            })),
+        }
+    }
+
+    /// None when the run was stopped. Called by the reader alone, which may block.
+    fn hand_over(
+        self: &Arc<Self>,
+        line: u64,
+        body: Bytes,
+        job: Result<SendJob, InvalidJob>,
+        out: &mpsc::WeakSender<Incoming<FileReceipt>>,
+    ) -> Option<()> {
+        let out = out.upgrade()?;
+        let held = tokio::runtime::Handle::current().block_on(async {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => None,
+                held = Arc::clone(&self.held).acquire_owned() => held.ok(),
+            }
+        })?;
+        let receipt =
+            FileReceipt { shared: Arc::clone(self), out: out.clone(), line, body, _held: held };
+        let priority = job.as_ref().ok().and_then(|job| job.priority);
+        out.blocking_send(Incoming {
+            lane: job.as_ref().ok().map(|job| job.phone_number_id.clone()),
+            job,
+            history: History::fresh(clock::wall()),
+            waited_for: None,
+            priority: priority.unwrap_or(Priority::Normal),
+            redelivered: false,
+            receipt,
+        })
+        .ok()
+    }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Settles one line.
+pub struct FileReceipt {
+    shared: Arc<Shared>,
+    out: mpsc::Sender<Incoming<FileReceipt>>,
+    line: u64,
+    body: Bytes,
+    _held: OwnedSemaphorePermit,
+}
+
+impl Receipt for FileReceipt {
+    fn is_ours(&self) -> bool {
+        true
+    }
+
+    async fn settle(self, settlement: &Settlement) -> Result<(), SettleError> {
+        match settlement {
+            Settlement::Finish(event) => self.finish(event),
+            Settlement::DeadLetter { event, class, reason } => {
+                self.write(|results| {
+                    results.dead_letter(
+                        self.line,
+                        class.name(),
+                        reason,
+                        &self.body,
+                        event.is_some(),
+                    )
+                })?;
+                event.as_ref().map_or(Ok(()), |event| self.finish(event))
+            }
+            Settlement::Reschedule(Reschedule { why: Why::HandedBack, .. }) => {
+                // It stays in the file: the next run finds it.
+                self.shared.counts.unfinished.fetch_add(1, Relaxed);
+                Ok(())
+            }
+            Settlement::Reschedule(wait) => {
+                self.wait(wait);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl FileReceipt {
+    fn finish(&self, event: &ResultEvent) -> Result<(), SettleError> {
+        self.write(|results| results.write(event))?;
+        (self.shared.on_result)(event);
+        Ok(())
+    }
+
+    /// What cannot be written ends the run: going on would lose results.
+    fn write(&self, what: impl FnOnce(&Results) -> Result<(), String>) -> Result<(), SettleError> {
+        what(&self.shared.results).map_err(|reason| {
+            self.shared.stop.cancel();
+            SettleError::Unwritten(reason)
+        })
+    }
+
+    /// Brings the job back when it is due, unless the run is stopped before.
+    fn wait(self, wait: &Reschedule) {
+        let shared = Arc::clone(&self.shared);
+        let wait = wait.clone();
+        let job = SendJob::parse(&self.body, None);
+        shared.clone().waits.spawn(async move {
+            let until =
+                wait.history.due.map_or_else(Default::default, |due| rest(due, clock::wall()));
+            tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => {}
+                () = tokio::time::sleep(until) => {
+                    let out = self.out.clone();
+                    let back = self.back(job, wait);
+                    if out.send(back).await.is_ok() {
+                        return;
+                    }
+                }
+            }
+            shared.counts.unfinished.fetch_add(1, Relaxed);
+        });
+    }
+
+    fn back(self, job: Result<SendJob, InvalidJob>, wait: Reschedule) -> Incoming<FileReceipt> {
+        let lane: Option<NumberId> = job.as_ref().ok().map(|job| job.phone_number_id.clone());
+        let priority = job.as_ref().ok().and_then(|job| job.priority).unwrap_or(Priority::Normal);
+        Incoming {
+            lane,
+            job,
+            history: wait.history,
+            waited_for: Some(wait.why),
+            priority,
+            redelivered: false,
+            receipt: self,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The results file: one event a line, appended and flushed before a job counts as settled. Beside
+//! it stands `….dead-letters`, with the originals that a person may want to repair.
+
+use crate::wire::{Event, JobId, NumberId, ResultEvent};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Files that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}", path = .path.display())]
+pub struct OpenError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Where results go, and which jobs already have one.
+pub struct Results {
+    out: Mutex<Out>,
+    done: HashSet<(Option<NumberId>, JobId)>,
+    dead_lines: HashSet<u64>,
+}
+
+struct Out {
+    results: Box<dyn Write + Send>,
+    /// None where results go to a pipe: then a dead letter is told on the result alone.
+    dead_letters: Option<File>,
+    broken: Option<String>,
+}
+
+/// What is read back of a line of results.
+#[derive(Deserialize)]
+struct Done {
+    event: String,
+    id: JobIdText,
+    phone_number_id: Option<String>,
+}
+
+type JobIdText = String;
+
+/// A line of the dead letters.
+#[derive(Serialize, Deserialize)]
+struct DeadLetter {
+    line: u64,
+    class: String,
+    reason: String,
+    has_result: bool,
+    /// The line as it stands in the jobs, lossy where it is not UTF-8.
+    original: String,
+}
+
+impl Results {
+    /// Results to a pipe, with nothing remembered.
+    pub fn to(out: impl Write + Send + 'static) -> Results {
+        Results {
+            out: Mutex::new(Out { results: Box::new(out), dead_letters: None, broken: None }),
+            done: HashSet::new(),
+            dead_lines: HashSet::new(),
+        }
+    }
+
+    /// Appends to the file at `path`, and reads which jobs it already answers.
+    pub fn open(path: &Path) -> Result<Results, OpenError> {
+        let mut done = HashSet::new();
+        let results = append(path, |line| {
+            let Done { event, id, phone_number_id } = serde_json::from_str(line)?;
+            if let ("result", Ok(id)) = (event.as_str(), JobId::parse(&id)) {
+                done.insert((phone_number_id.and_then(|n| NumberId::parse(&n).ok()), id));
+            }
+            Ok(())
+        })?;
+        let mut dead_lines = HashSet::new();
+        let dead_letters = append(&beside(path, "dead-letters"), |line| {
+            let letter: DeadLetter = serde_json::from_str(line)?;
+            dead_lines.extend((!letter.has_result).then_some(letter.line));
+            Ok(())
+        })?;
+        let out =
+            Out { results: Box::new(results), dead_letters: Some(dead_letters), broken: None };
+        Ok(Results { out: Mutex::new(out), done, dead_lines })
+    }
+
+    pub(super) fn has(&self, number: Option<&NumberId>, id: &JobId) -> bool {
+        self.done.contains(&(number.cloned(), id.clone()))
+    }
+
+    pub(super) fn has_dead_line(&self, line: u64) -> bool {
+        self.dead_lines.contains(&line)
+    }
+
+    /// Why results can no longer be written.
+    pub(super) fn broken(&self) -> Option<String> {
+        self.lock().broken.clone()
+    }
+
+    pub(super) fn fail(&self, reason: String) {
+        self.lock().broken.get_or_insert(reason);
+    }
+
+    /// One line, in one write, so that a kill leaves it whole or not at all.
+    pub(super) fn write(&self, event: &ResultEvent) -> Result<(), String> {
+        let line = json_line(&Event::Result(event.clone()))?;
+        let mut out = self.lock();
+        let written = out.results.write_all(&line).and_then(|()| out.results.flush());
+        out.check(written, "results")
+    }
+
+    pub(super) fn dead_letter(
+        &self,
+        line: u64,
+        class: &str,
+        reason: &str,
+        original: &[u8],
+        has_result: bool,
+    ) -> Result<(), String> {
+        let letter = DeadLetter {
+            line,
+            class: class.to_owned(),
+            reason: reason.to_owned(),
+            has_result,
+            original: String::from_utf8_lossy(original).into_owned(),
+        };
+        let letter = json_line(&letter)?;
+        let mut out = self.lock();
+        let Some(file) = &mut out.dead_letters else { return Ok(()) };
+        let written = file.write_all(&letter);
+        out.check(written, "dead letters")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Out {
+    fn check(&mut self, written: io::Result<()>, what: &str) -> Result<(), String> {
+        written.map_err(|error| {
+            let reason = format!("the {what} cannot be written: {error}");
+            self.broken.get_or_insert(reason).clone()
+        })
+    }
+}
+
+fn json_line(value: &impl Serialize) -> Result<Vec<u8>, String> {
+    let mut line = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// `results.jsonl` -> `results.jsonl.<what>`.
+pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    PathBuf::from(name)
+}
+
+/// Opens a file to append to, and shows each of its whole lines. A last line that a kill left torn
+/// is cut away: what it would have told is told again.
+fn append(
+    path: &Path,
+    mut each: impl FnMut(&str) -> Result<(), serde_json::Error>,
+) -> Result<File, OpenError> {
+    let failed = |source| OpenError { path: path.to_owned(), source };
+    let file =
+        OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
+    let mut lines = BufReader::new(&file);
+    let (mut line, mut whole, mut number) = (String::new(), 0, 0u64);
+    while lines.read_line(&mut line).map_err(failed)? > 0 {
+        number += 1;
+        if !line.ends_with('\n') {
+            file.set_len(whole).map_err(failed)?;
+            break;
+        }
+        each(&line).map_err(|error| {
+            let reason = format!("line {number} is not what this program writes: {error}");
+            failed(io::Error::new(io::ErrorKind::InvalidData, reason))
+        })?;
+        whole += line.len() as u64;
+        line.clear();
+    }
+    Ok(file)
+}

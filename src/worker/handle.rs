@@ -1,0 +1,216 @@
+//! One job's way, from arrival to what follows. Read this first. It awaits the gates and the
+//! service, and decides nothing itself: the decisions are `policy`'s.
+
+use super::lanes::{Lane, Rank, Turn};
+use super::order::Place;
+use super::{Hall, lock};
+use crate::clock;
+use crate::ledger::Seen;
+use crate::metrics::WaitGate;
+use crate::policy::{self, Answer, Failure, Settlement, Timing, Why};
+use crate::queue::{Incoming, Receipt};
+use crate::wire::{Class, Kind, Priority, Scope, SendJob};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Before a call starts, a job stays no longer in hand than this. RabbitMQ takes jobs back after 30
+/// minutes (`consumer_timeout`); by then it waits in a wait queue.
+const MAX_IN_HAND: Duration = Duration::from_secs(600);
+
+/// Why no request was made.
+enum Stopped {
+    /// The job has its settlement.
+    Settled(Settlement),
+    /// The queue has given the job to somebody else: nothing may be done with it here.
+    Void,
+}
+
+impl Hall {
+    /// What follows for this job; none when it is no longer ours.
+    pub(super) async fn handle<R: Receipt>(
+        &self,
+        incoming: &Incoming<R>,
+        lane: &Lane,
+        place: Option<&mut Place>,
+    ) -> Option<Settlement> {
+        // Read.
+        let job = match &incoming.job {
+            Ok(job) => job,
+            Err(invalid) => {
+                return Some(policy::unreadable(invalid, &incoming.history, clock::wall()));
+            }
+        };
+
+        // Seen before?
+        match self.ledger.look_up(&job.phone_number_id, &job.id) {
+            Seen::Unseen => {}
+            Seen::Begun => {
+                let failure = Failure::new(
+                    Class::Ambiguous,
+                    "an earlier run began this request and left no answer: it may have been sent",
+                );
+                return Some(policy::turned_away(job, &incoming.history, &failure, clock::wall()));
+            }
+        }
+
+        // May it go now?
+        let turn = match self.wait_for_turn(job, incoming, lane, place).await {
+            Ok(turn) => turn,
+            Err(Stopped::Settled(settlement)) => return Some(settlement),
+            Err(Stopped::Void) => return None,
+        };
+
+        // Begin. From here silence is doubt, not failure.
+        if let Err(error) = self.ledger.begin(&job.phone_number_id, &job.id) {
+            tracing::error!(job = %job.id, %error, "not sent: its beginning could not be recorded");
+            return Some(policy::given_back(&incoming.history));
+        }
+
+        // Send.
+        let answer = self.send(job, lane, turn).await;
+
+        // Conclude.
+        let now = clock::wall();
+        let settlement =
+            policy::conclude(job, &incoming.history, answer, &self.retry, now, fastrand::f64());
+        if let Settlement::Reschedule(_) = settlement
+            && let Err(error) = self.ledger.answered(&job.phone_number_id, &job.id)
+        {
+            tracing::error!(job = %job.id, %error, "the end of its attempt could not be recorded");
+        }
+        Some(settlement)
+    }
+
+    /// Passes the job's own times, its recipient's gate, its number's and the account's, each once.
+    async fn wait_for_turn<R: Receipt>(
+        &self,
+        job: &SendJob,
+        incoming: &Incoming<R>,
+        lane: &Lane,
+        place: Option<&mut Place>,
+    ) -> Result<Turn, Stopped> {
+        let arrived = clock::monotonic();
+        if let Some(place) = place {
+            self.unless_drained(incoming, place.first()).await?;
+        }
+        self.wait_until_due(job, incoming).await?;
+        self.wait_for_recipient(job, incoming, arrived).await?;
+
+        let ready = clock::monotonic();
+        let now = clock::wall();
+        let in_time = job.expires_at.map_or(MAX_IN_HAND, |end| policy::rest(end, now));
+        let turn = self.unless_drained(incoming, lane.turn(rank(incoming)));
+        let Ok(turn) = tokio::time::timeout(in_time.min(MAX_IN_HAND), turn).await else {
+            let due = clock::wall();
+            return Err(Stopped::Settled(match policy::is_expired(job, due) {
+                true => self.expired(job, incoming),
+                false => policy::later(job, &incoming.history, due, Why::Hold),
+            }));
+        };
+        self.metrics.waited(WaitGate::Lane, ready.elapsed());
+        let Some(turn) = turn? else { return Err(Stopped::Void) };
+
+        // The last look before the request: time has passed at the gates.
+        if policy::is_expired(job, clock::wall()) {
+            return Err(Stopped::Settled(self.expired(job, incoming)));
+        }
+        match incoming.receipt.is_ours() {
+            true => Ok(turn),
+            false => Err(Stopped::Void),
+        }
+    }
+
+    async fn wait_until_due<R: Receipt>(
+        &self,
+        job: &SendJob,
+        incoming: &Incoming<R>,
+    ) -> Result<(), Stopped> {
+        let (history, waited_for) = (&incoming.history, incoming.waited_for);
+        match policy::timing(job, history, waited_for, self.max_wait, clock::wall()) {
+            Timing::Now => Ok(()),
+            Timing::Sleep(rest) => {
+                self.metrics.waited(WaitGate::Due, rest);
+                self.unless_drained(incoming, tokio::time::sleep(rest)).await
+            }
+            Timing::Later(due, why) => {
+                Err(Stopped::Settled(policy::later(job, history, due, why)))
+            }
+            Timing::Expired => Err(Stopped::Settled(self.expired(job, incoming))),
+        }
+    }
+
+    async fn wait_for_recipient<R: Receipt>(
+        &self,
+        job: &SendJob,
+        incoming: &Incoming<R>,
+        arrived: Instant,
+    ) -> Result<(), Stopped> {
+        let (history, waited_for) = (&incoming.history, incoming.waited_for);
+        let Some(recipient) = job.message.recipient() else { return Ok(()) };
+        if policy::keeps_promise(history, waited_for, clock::wall()) {
+            return Ok(());
+        }
+        let now = clock::monotonic();
+        let free = lock(&self.recipients).reserve(&job.phone_number_id, recipient, now);
+        let rest = free.saturating_duration_since(now);
+        if rest > self.max_wait {
+            let due = clock::wall() + rest;
+            return Err(Stopped::Settled(policy::later(job, history, due, Why::Recipient)));
+        }
+        self.unless_drained(incoming, tokio::time::sleep_until(free)).await?;
+        self.metrics.waited(WaitGate::Recipient, arrived.elapsed());
+        Ok(())
+    }
+
+    async fn send(&self, job: &SendJob, lane: &Lane, turn: Turn) -> Answer {
+        let expects_id = matches!(job.message.kind(), Kind::Message(_));
+        let request = job.message.to_request(&job.id);
+        self.metrics.send_started();
+        let started = clock::monotonic();
+        let answer = self.chakra.send(&job.phone_number_id, request, expects_id).await;
+        self.metrics.send_ended(&job.phone_number_id, &answer, started.elapsed());
+        drop(turn);
+        if let Answer::Failed(failure) = &answer {
+            self.heed(failure, lane);
+        }
+        answer
+    }
+
+    /// A number or an account that is throttled or blocked is left alone for a while by all its jobs.
+    fn heed(&self, failure: &Failure, lane: &Lane) {
+        let held = matches!(failure.class, Class::Throttled | Class::Blocked);
+        let Some(wait) = failure.wait.filter(|_| held) else { return };
+        match failure.scope {
+            Scope::Number => lane.hold(wait),
+            Scope::Account => self.shared.hold_account(wait),
+            Scope::Message | Scope::Recipient | Scope::Template => {}
+        }
+    }
+
+    /// Waits for `what`, unless the worker drains: then a job that has not begun goes back unchanged.
+    async fn unless_drained<R: Receipt, T>(
+        &self,
+        incoming: &Incoming<R>,
+        what: impl Future<Output = T>,
+    ) -> Result<T, Stopped> {
+        tokio::select! {
+            biased;
+            () = self.drain.cancelled() => {
+                Err(Stopped::Settled(policy::given_back(&incoming.history)))
+            }
+            done = what => Ok(done),
+        }
+    }
+
+    fn expired<R: Receipt>(&self, job: &SendJob, incoming: &Incoming<R>) -> Settlement {
+        policy::expired(job, &incoming.history, clock::wall())
+    }
+}
+
+fn rank<R>(incoming: &Incoming<R>) -> Rank {
+    match (incoming.history.attempts, incoming.priority) {
+        (1.., _) => Rank::Returned,
+        (0, Priority::Urgent) => Rank::Urgent,
+        (0, Priority::Normal) => Rank::Normal,
+    }
+}

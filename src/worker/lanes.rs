@@ -1,0 +1,193 @@
+//! One lane for each number: who goes next, and when. A single task a lane hands out turns, so the
+//! pace of a number is decided in one place. It knows nothing of what is sent.
+
+use super::lock;
+use super::order::Lines;
+use crate::clock;
+use crate::limiter::{Gate, Rate};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::Instant;
+
+/// A hold of a number or of the account is never longer than this at a time: then the next job tries.
+/// Longer waits are the job's own, outside the worker.
+const MAX_HOLD: Duration = Duration::from_secs(60);
+
+/// Who goes before whom within a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// Urgent, for the first time.
+    Urgent,
+    /// Back from a wait after an attempt.
+    Returned,
+    /// All others.
+    Normal,
+}
+
+/// The right to make one request now. Dropping it gives the place among the calls in flight back.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _of_the_number: OwnedSemaphorePermit,
+    _of_the_process: OwnedSemaphorePermit,
+}
+
+/// One number's lane.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// One line for each of its recipients.
+    pub(super) lines: Lines,
+    gate: Mutex<Gate>,
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+    calls: Arc<Semaphore>,
+}
+
+/// Jobs that are ready and wait for their number's pace. Bounded by the jobs held.
+#[derive(Debug, Default)]
+struct Waiting {
+    urgent: VecDeque<oneshot::Sender<Turn>>,
+    returned: VecDeque<oneshot::Sender<Turn>>,
+    normal: VecDeque<oneshot::Sender<Turn>>,
+}
+
+impl Waiting {
+    fn line(&mut self, rank: Rank) -> &mut VecDeque<oneshot::Sender<Turn>> {
+        match rank {
+            Rank::Urgent => &mut self.urgent,
+            Rank::Returned => &mut self.returned,
+            Rank::Normal => &mut self.normal,
+        }
+    }
+
+    /// The next one that still waits.
+    fn pop(&mut self) -> Option<oneshot::Sender<Turn>> {
+        self.drop_leavers();
+        let lines = [&mut self.urgent, &mut self.returned, &mut self.normal];
+        lines.into_iter().find_map(VecDeque::pop_front)
+    }
+
+    fn is_empty(&mut self) -> bool {
+        self.drop_leavers();
+        self.urgent.is_empty() && self.returned.is_empty() && self.normal.is_empty()
+    }
+
+    /// Whoever has given up waiting leaves when he comes to the front, so that nothing is searched.
+    fn drop_leavers(&mut self) {
+        for line in [&mut self.urgent, &mut self.returned, &mut self.normal] {
+            while line.front().is_some_and(oneshot::Sender::is_closed) {
+                line.pop_front();
+            }
+        }
+    }
+}
+
+/// What all lanes of a process share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Calls in flight of the whole process.
+    pub(super) calls: Arc<Semaphore>,
+    /// The account's pace and holds.
+    pub(super) account: Mutex<Account>,
+    /// False while no result could be recorded: then no new request starts.
+    pub(super) may_send: watch::Receiver<bool>,
+}
+
+/// The account's gate: no pace unless configured, but holds in any case.
+#[derive(Debug)]
+pub(super) struct Account {
+    gate: Option<Gate>,
+    held_until: Option<Instant>,
+}
+
+impl Account {
+    pub(super) fn new(rate: Option<Rate>, now: Instant) -> Account {
+        Account { gate: rate.map(|rate| Gate::new(rate, now)), held_until: None }
+    }
+
+    /// When the next request of any number may start.
+    fn reserve(&mut self, now: Instant) -> Instant {
+        let paced = self.gate.as_mut().map_or(now, |gate| gate.reserve(now));
+        self.held_until.map_or(paced, |held| held.max(paced))
+    }
+
+    fn hold(&mut self, until: Instant) {
+        self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
+    }
+}
+
+impl Shared {
+    /// The service asked to leave the account alone for `wait`.
+    pub(super) fn hold_account(&self, wait: Duration) {
+        lock(&self.account).hold(clock::monotonic() + wait.min(MAX_HOLD));
+    }
+}
+
+impl Lane {
+    pub(super) fn new(rate: Rate, max_calls: usize) -> Lane {
+        Lane {
+            lines: Lines::default(),
+            gate: Mutex::new(Gate::new(rate, clock::monotonic())),
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            calls: Arc::new(Semaphore::new(max_calls)),
+        }
+    }
+
+    /// Waits for a turn. Dropping the future gives the place in the lane up.
+    pub(super) async fn turn(&self, rank: Rank) -> Option<Turn> {
+        let (grant, turn) = oneshot::channel();
+        lock(&self.waiting).line(rank).push_back(grant);
+        self.arrived.notify_one();
+        turn.await.ok()
+    }
+
+    /// The service asked to leave this number alone for `wait`.
+    pub(super) fn hold(&self, wait: Duration) {
+        lock(&self.gate).hold(clock::monotonic() + wait.min(MAX_HOLD));
+    }
+
+    /// Hands out turns, for ever. The order of the checks: somebody waits, a result could be
+    /// recorded, a call is free, the number's pace, the account's pace. A pace is paid only once all
+    /// else is there, so that none is wasted while a lane stands.
+    pub(super) async fn pace(self: Arc<Self>, shared: Arc<Shared>) {
+        let mut may_send = shared.may_send.clone();
+        loop {
+            while lock(&self.waiting).is_empty() {
+                self.arrived.notified().await;
+            }
+            let allowed = may_send.wait_for(|allowed| *allowed).await.is_ok();
+            let of_the_number = Arc::clone(&self.calls).acquire_owned().await;
+            let of_the_process = Arc::clone(&shared.calls).acquire_owned().await;
+            let (true, Ok(of_the_number), Ok(of_the_process)) =
+                (allowed, of_the_number, of_the_process)
+            else {
+                return; // the process is over
+            };
+            self.pass_the_number().await;
+            let free = lock(&shared.account).reserve(clock::monotonic());
+            tokio::time::sleep_until(free).await;
+            if !*may_send.borrow() {
+                continue;
+            }
+            let mut turn = Turn { _of_the_number: of_the_number, _of_the_process: of_the_process };
+            while let Some(next) = lock(&self.waiting).pop() {
+                match next.send(turn) {
+                    Ok(()) => break,
+                    Err(unused) => turn = unused,
+                }
+            }
+        }
+    }
+
+    async fn pass_the_number(&self) {
+        loop {
+            let passed = lock(&self.gate).pass(clock::monotonic());
+            match passed {
+                Ok(()) => return,
+                Err(again) => tokio::time::sleep_until(again).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The hall where the rooms meet: takes jobs from a queue, gives each its own small task, settles
+//! each by its receipt. What happens to one job stands in `handle.rs`: read that first.
+//!
+//! Invariants: jobs of one recipient are settled in their order of arrival; a turn is handed out by
+//! one task a lane; nothing is sent after the drain began that had not begun before.
+
+mod handle;
+mod lanes;
+mod order;
+
+use crate::chakra::Client;
+use crate::ledger::Ledger;
+use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
+use crate::metrics::Metrics;
+use crate::policy::{self, Failure, RetryPolicy, Settlement};
+use crate::queue::{Incoming, Receipt, SettleError};
+use crate::wire::{Class, NumberId, ResultEvent};
+use crate::clock;
+use futures_util::FutureExt;
+use lanes::{Account, Lane, Shared};
+use order::Place;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Recipients remembered at once. One is forgotten when its bucket is full again: after 6 s for a
+/// single message, so this is enough for 30,000 different recipients a second.
+const MAX_RECIPIENTS: usize = 200_000;
+
+/// What the hall needs to know.
+#[derive(Debug)]
+pub struct WorkerSettings {
+    /// The pace of each number.
+    pub rates: Rates,
+    /// The pace of each pair of number and recipient; none where switched off.
+    pub recipient: Option<RecipientLimit>,
+    /// The pace of the account; none by default.
+    pub account: Option<Rate>,
+    /// Waits up to this are slept, longer ones go back to the queue.
+    pub max_wait: Duration,
+    /// When a job is tried again.
+    pub retry: RetryPolicy,
+    /// Calls at once; one number has at most half of them.
+    pub max_in_flight: usize,
+    /// Lanes at once.
+    pub max_lanes: usize,
+}
+
+/// Everything that a job's handling needs, shared by all jobs.
+#[derive(Debug)]
+struct Hall {
+    chakra: Client,
+    ledger: Ledger,
+    metrics: Arc<Metrics>,
+    recipients: Mutex<Recipients>,
+    shared: Arc<Shared>,
+    retry: RetryPolicy,
+    max_wait: Duration,
+    drain: CancellationToken,
+}
+
+/// A worker, ready to run.
+#[derive(Debug)]
+pub struct Worker {
+    hall: Arc<Hall>,
+    rates: Rates,
+    max_lanes: usize,
+    max_calls_a_lane: usize,
+    lanes: HashMap<NumberId, Arc<Lane>>,
+    /// The tasks that hand out turns; they end with the worker.
+    pacers: JoinSet<()>,
+    jobs: TaskTracker,
+}
+
+impl Worker {
+    /// `may_send` is false while results could not be recorded. Cancelling `drain` gives back what
+    /// has not begun.
+    pub fn new(
+        settings: WorkerSettings,
+        chakra: Client,
+        ledger: Ledger,
+        metrics: Arc<Metrics>,
+        may_send: watch::Receiver<bool>,
+        drain: CancellationToken,
+    ) -> Worker {
+        let shared = Arc::new(Shared {
+            calls: Arc::new(Semaphore::new(settings.max_in_flight)),
+            account: Mutex::new(Account::new(settings.account, clock::monotonic())),
+            may_send,
+        });
+        let recipients = Recipients::new(settings.recipient, MAX_RECIPIENTS);
+        let hall = Hall {
+            chakra,
+            ledger,
+            metrics,
+            recipients: Mutex::new(recipients),
+            shared,
+            retry: settings.retry,
+            max_wait: settings.max_wait,
+            drain,
+        };
+        Worker {
+            hall: Arc::new(hall),
+            rates: settings.rates,
+            max_lanes: settings.max_lanes,
+            max_calls_a_lane: (settings.max_in_flight / 2).max(1),
+            lanes: HashMap::new(),
+            pacers: JoinSet::new(),
+            jobs: TaskTracker::new(),
+        }
+    }
+
+    /// Runs until the queue has ended and every job in hand is settled.
+    pub async fn run<R: Receipt>(mut self, mut queue: mpsc::Receiver<Incoming<R>>) {
+        while let Some(incoming) = queue.recv().await {
+            self.admit(incoming);
+        }
+        self.jobs.close();
+        self.jobs.wait().await;
+        self.pacers.shutdown().await;
+    }
+
+    /// Gives a job its lane, its place and its task, in the order of arrival.
+    fn admit<R: Receipt>(&mut self, incoming: Incoming<R>) {
+        self.hall.metrics.received(incoming.lane.as_ref(), incoming.priority);
+        let hall = Arc::clone(&self.hall);
+        let lane = match &incoming.job {
+            Ok(job) => self.lane(&job.phone_number_id.clone()),
+            Err(_) => None,
+        };
+        let Some(lane) = lane else {
+            self.jobs.spawn(async move { hall.turn_away(incoming).await });
+            return;
+        };
+        let recipient = incoming.job.as_ref().ok().and_then(|job| job.message.recipient());
+        let place = recipient.map(|recipient| lane.lines.join(recipient));
+        self.jobs.spawn(async move { hall.process(incoming, &lane, place).await });
+    }
+
+    /// The number's lane, made at its first job; none when there are too many.
+    fn lane(&mut self, number: &NumberId) -> Option<Arc<Lane>> {
+        if let Some(lane) = self.lanes.get(number) {
+            return Some(Arc::clone(lane));
+        }
+        if self.lanes.len() >= self.max_lanes {
+            return None;
+        }
+        let (rate, source) = self.rates.of(number);
+        self.hall.metrics.rate_limit(number, source.name(), rate.per_second());
+        let lane = Arc::new(Lane::new(rate, self.max_calls_a_lane));
+        self.pacers.spawn(Arc::clone(&lane).pace(Arc::clone(&self.hall.shared)));
+        self.lanes.insert(number.clone(), Arc::clone(&lane));
+        Some(lane)
+    }
+}
+
+impl Hall {
+    /// Handles one job and settles it. The recipient's next job waits until this one is settled.
+    async fn process<R: Receipt>(
+        &self,
+        incoming: Incoming<R>,
+        lane: &Lane,
+        mut place: Option<Place>,
+    ) {
+        let handled = AssertUnwindSafe(self.handle(&incoming, lane, place.as_mut()));
+        let settlement = match handled.catch_unwind().await {
+            Ok(settlement) => settlement,
+            Err(_) => Some(panicked(&incoming)),
+        };
+        self.settle(incoming, settlement).await;
+        drop(place);
+    }
+
+    /// Ends a job that has no lane: it is no lawful job, or there are too many lanes.
+    async fn turn_away<R: Receipt>(&self, incoming: Incoming<R>) {
+        let now = clock::wall();
+        let settlement = match &incoming.job {
+            Err(invalid) => policy::unreadable(invalid, &incoming.history, now),
+            Ok(job) => {
+                let reason = "its number would need one more lane than numbers.max_lanes allows";
+                let failure = Failure::new(Class::Invalid, reason);
+                policy::turned_away(job, &incoming.history, &failure, now)
+            }
+        };
+        self.settle(incoming, Some(settlement)).await;
+    }
+
+    async fn settle<R: Receipt>(&self, incoming: Incoming<R>, settlement: Option<Settlement>) {
+        let Some(settlement) = settlement else {
+            self.metrics.released();
+            return;
+        };
+        let settled = incoming.receipt.settle(&settlement).await;
+        self.metrics.released();
+        match (settled, &settlement) {
+            (Ok(()), Settlement::Finish(event)) => self.note(incoming.lane.as_ref(), event),
+            (Ok(()), Settlement::DeadLetter { event, class, reason }) => {
+                self.metrics.dead_letter(*class);
+                tracing::warn!(class = class.name(), %reason, "dead letter");
+                if let Some(event) = event {
+                    self.note(incoming.lane.as_ref(), event);
+                }
+            }
+            (Ok(()), Settlement::Reschedule(wait)) => {
+                tracing::debug!(why = wait.why.name(), due = ?wait.history.due, "rescheduled");
+            }
+            (Err(SettleError::Stopped), _) => {}
+            (Err(error), _) => tracing::warn!(%error, "not settled: the job comes again"),
+        }
+    }
+
+    fn note(&self, lane: Option<&NumberId>, event: &ResultEvent) {
+        let class = event.error.as_ref().map(|error| error.class);
+        self.metrics.result(lane, event.status, class);
+        tracing::debug!(
+            job = %event.id,
+            number = event.phone_number_id.as_ref().map(NumberId::as_str),
+            status = event.status.name(),
+            class = class.map(Class::name),
+            attempts = event.attempts,
+            "settled"
+        );
+    }
+}
+
+/// A defect of ours struck in the middle of a job: what it did until then is not known.
+fn panicked<R>(incoming: &Incoming<R>) -> Settlement {
+    let failure = Failure::new(
+        Class::Ambiguous,
+        "a defect in the worker ended the handling of this job: it may have been sent",
+    );
+    let now = clock::wall();
+    match &incoming.job {
+        Ok(job) => policy::turned_away(job, &incoming.history, &failure, now),
+        Err(invalid) => policy::unreadable(invalid, &incoming.history, now),
+    }
+}
+
+/// No lock is held over an await, and a panic leaves no half-made change behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
