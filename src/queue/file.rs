@@ -5,7 +5,7 @@
 mod lines;
 mod results;
 
-pub use results::{OpenError, Results};
+pub use results::{OpenError, Results, beside};
 
 use super::{Incoming, Receipt, SettleError};
 use crate::clock;
@@ -34,6 +34,8 @@ pub struct Tally {
     pub done_before: u64,
     /// Lines that repeat an earlier line's job to the letter.
     pub repeated: u64,
+    /// Lines without a readable id, which have no result: they stand in the dead letters.
+    pub unreadable: u64,
     /// Jobs that were given back unfinished, since the run was stopped.
     pub unfinished: u64,
 }
@@ -43,6 +45,7 @@ struct Counts {
     lines: AtomicU64,
     done_before: AtomicU64,
     repeated: AtomicU64,
+    unreadable: AtomicU64,
     unfinished: AtomicU64,
 }
 
@@ -126,6 +129,7 @@ impl FileRun {
                 lines: counts.lines.load(Relaxed),
                 done_before: counts.done_before.load(Relaxed),
                 repeated: counts.repeated.load(Relaxed),
+                unreadable: counts.unreadable.load(Relaxed),
                 unfinished: counts.unfinished.load(Relaxed),
             }),
         }
@@ -258,7 +262,14 @@ impl Receipt for FileReceipt {
                         event.is_some(),
                     )
                 })?;
-                event.as_ref().map_or(Ok(()), |event| self.finish(event))
+                match event {
+                    Some(event) => self.finish(event),
+                    None => {
+                        self.shared.counts.unreadable.fetch_add(1, Relaxed);
+                        tracing::warn!(line = self.line, %reason, "a line without a readable id");
+                        Ok(())
+                    }
+                }
             }
             Settlement::Reschedule(Reschedule { why: Why::HandedBack, .. }) => {
                 // It stays in the file: the next run finds it.

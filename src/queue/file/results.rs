@@ -35,11 +35,9 @@ struct Out {
 #[derive(Deserialize)]
 struct Done {
     event: String,
-    id: JobIdText,
+    id: String,
     phone_number_id: Option<String>,
 }
-
-type JobIdText = String;
 
 /// A line of the dead letters.
 #[derive(Serialize, Deserialize)]
@@ -151,7 +149,7 @@ fn json_line(value: &impl Serialize) -> Result<Vec<u8>, String> {
 }
 
 /// `results.jsonl` -> `results.jsonl.<what>`.
-pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
+pub fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(what);

@@ -1,0 +1,128 @@
+//! The command line: each command builds its parts, runs them and prints for a person. stdout is
+//! data, stderr is for people. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+
+mod check;
+mod demo;
+mod enqueue;
+mod parts;
+mod progress;
+mod results;
+mod sandbox;
+mod schema;
+mod send;
+mod worker;
+
+use crate::config::{self, ConfigError, Settings};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// At the end, threads that still read from a silent pipe are left behind after this.
+const LEAVE_THREADS_BEHIND: Duration = Duration::from_millis(100);
+
+/// How a command ended when it did not fail outright.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Exit code 0.
+    Done,
+    /// Exit code 1: it worked, but not all is well; what is wrong has been printed.
+    NotWell,
+}
+
+/// Sends WhatsApp messages through ChakraHQ: jobs from RabbitMQ or a file in, exactly one result each
+/// out.
+#[derive(Debug, Parser)]
+#[command(name = "chakra-sender", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    /// Settings in TOML, over the built-in defaults and under environment variables
+    /// (CHAKRA_SENDER__SECTION__KEY).
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  chakra-sender demo                                    see it work: no account, no broker
+  chakra-sender check                                   is everything in place?
+  chakra-sender worker                                  the main job, from RabbitMQ
+  chakra-sender enqueue jobs.jsonl                      put jobs on RabbitMQ
+  chakra-sender results                                 follow the results
+  chakra-sender send --jobs jobs.jsonl --results out.jsonl   the same with no broker";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take jobs from RabbitMQ until told to stop: the main job
+    Worker,
+    /// Take jobs from a file, write results to a file; goes on where it stopped
+    Send(send::SendArguments),
+    /// Sandbox, worker and sample jobs in one process: no account needed
+    Demo(demo::DemoArguments),
+    /// Put jobs from a file on RabbitMQ
+    Enqueue(enqueue::EnqueueArguments),
+    /// Follow results, taking nothing from real consumers
+    Results(results::ResultsArguments),
+    /// Say what is in place and what to do about the rest
+    Check(check::CheckArguments),
+    /// A fake ChakraHQ on this machine, with faults
+    Sandbox(sandbox::SandboxArguments),
+    /// Print the JSON Schema of a job or an event
+    Schema(schema::SchemaArguments),
+}
+
+/// The whole process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&anyhow::anyhow!("no runtime: {error}")),
+    };
+    let end = runtime.block_on(run(arguments));
+    runtime.shutdown_timeout(LEAVE_THREADS_BEHIND);
+    match end {
+        Ok(End::Done) => ExitCode::SUCCESS,
+        Ok(End::NotWell) => ExitCode::from(1),
+        Err(error) => complain(&error),
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<End> {
+    let settings = || settings(arguments.config.as_deref());
+    match arguments.command {
+        Command::Worker => worker::run(settings()?).await,
+        Command::Send(arguments) => send::run(arguments, settings()?).await,
+        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Enqueue(arguments) => enqueue::run(arguments, settings()?).await,
+        Command::Results(arguments) => results::run(arguments, settings()?).await,
+        Command::Check(arguments) => check::run(arguments, settings()?).await,
+        Command::Sandbox(arguments) => sandbox::run(arguments).await,
+        Command::Schema(arguments) => schema::run(&arguments),
+    }
+}
+
+fn settings(file: Option<&std::path::Path>) -> Result<Settings, ConfigError> {
+    config::load(file, std::env::vars())
+}
+
+/// One line for a person; a configuration error lists all its problems, one a line.
+#[expect(clippy::print_stderr, reason = "stderr is for people")]
+fn complain(error: &anyhow::Error) -> ExitCode {
+    eprintln!("chakra-sender: {error:#}");
+    match error.is::<ConfigError>() {
+        true => ExitCode::from(2),
+        false => ExitCode::from(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,140 @@
+//! `send`: the worker over a file, with no broker.
+
+use super::{End, parts, progress};
+use crate::config::Settings;
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::queue::file::{FileQueue, OnResult, Results, Tally, beside};
+use crate::supervisor::Signals;
+use crate::wire::{ResultEvent, Status};
+use crate::worker::Worker;
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+#[derive(Debug, Args)]
+pub(super) struct SendArguments {
+    /// Jobs, one JSON object a line; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    jobs: PathBuf,
+    /// Results are appended here, one JSON object a line; `-` is stdout (then a stopped run cannot
+    /// go on where it stopped)
+    #[arg(long, value_name = "FILE")]
+    results: PathBuf,
+    /// Exit with 1 when a job ended so
+    #[arg(long, value_enum, value_delimiter = ',')]
+    fail_on: Vec<FailOn>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    Failed,
+    Expired,
+    Unknown,
+}
+
+/// How many jobs ended how.
+pub(super) type Outcomes = Arc<Mutex<BTreeMap<&'static str, u64>>>;
+
+pub(super) async fn run(arguments: SendArguments, settings: Settings) -> anyhow::Result<End> {
+    settings.require_account()?;
+    parts::start_log(&settings)?;
+    let signals = Signals::install().context("listening for signals")?;
+    let drain = signals.drain_token();
+
+    let (results, ledger) = match arguments.results == Path::new("-") {
+        true => (Results::to(std::io::stdout()), Ledger::forgetful()),
+        false => {
+            // The ledger first: its lock keeps a second run away from the same files.
+            let ledger = Ledger::open(&beside(&arguments.results, "begun"))?;
+            (Results::open(&arguments.results)?, ledger)
+        }
+    };
+    let outcomes = Outcomes::default();
+    let bar = progress::bar(None, "sending");
+    let queue = FileQueue::start(
+        open(&arguments.jobs)?,
+        results,
+        settings.worker.max_held,
+        drain.clone(),
+        counting(&outcomes, &bar),
+    );
+    let (incoming, run) = queue.split();
+    let (_always, may_send) = watch::channel(true);
+    let metrics = Arc::new(Metrics::new()?);
+    let worker = Worker::new(
+        parts::worker_settings(&settings)?,
+        parts::client(&settings)?,
+        ledger,
+        metrics,
+        may_send,
+        drain,
+    );
+    tokio::select! {
+        () = worker.run(incoming) => {}
+        () = signals.second() => anyhow::bail!("left at once by a second signal: start again with the same files to go on"),
+    }
+    let tally = run.finish().await.map_err(anyhow::Error::msg)?;
+    bar.finish_and_clear();
+    Ok(close(&tally, &outcomes, &arguments.fail_on))
+}
+
+fn open(jobs: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
+    if jobs == Path::new("-") {
+        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    }
+    let file = File::open(jobs).with_context(|| format!("opening {}", jobs.display()))?;
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// Counts each result and moves the bar.
+fn counting(outcomes: &Outcomes, bar: &ProgressBar) -> OnResult {
+    let (outcomes, bar) = (Arc::clone(outcomes), bar.clone());
+    Arc::new(move |event: &ResultEvent| {
+        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        *outcomes.entry(event.status.name()).or_default() += 1;
+        bar.inc(1);
+    })
+}
+
+/// What a person wants to know at the end.
+#[expect(clippy::print_stderr, reason = "stderr is for people")]
+fn close(tally: &Tally, outcomes: &Outcomes, fail_on: &[FailOn]) -> End {
+    let outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+    let counted: Vec<String> = [Status::Accepted, Status::Failed, Status::Expired, Status::Unknown]
+        .iter()
+        .filter_map(|status| Some(format!("{} {}", outcomes.get(status.name())?, status.name())))
+        .collect();
+    let mut said = vec![match counted.is_empty() {
+        true => "no new results".to_owned(),
+        false => counted.join(", "),
+    }];
+    let mut also = |count: u64, what: &str| {
+        if count > 0 {
+            said.push(format!("{count} {what}"));
+        }
+    };
+    also(tally.done_before, "had their result already");
+    also(tally.repeated, "repeated an earlier line");
+    also(tally.unreadable, "could not be read and went to the dead letters");
+    also(tally.unfinished, "left for the next run");
+    eprintln!("{} lines: {}", tally.lines, said.join("; "));
+    let bad = |on: &FailOn| {
+        let name = match on {
+            FailOn::Failed => Status::Failed.name(),
+            FailOn::Expired => Status::Expired.name(),
+            FailOn::Unknown => Status::Unknown.name(),
+        };
+        outcomes.contains_key(name)
+    };
+    match tally.unfinished > 0 || fail_on.iter().any(bad) {
+        true => End::NotWell,
+        false => End::Done,
+    }
+}
