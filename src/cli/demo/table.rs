@@ -3,105 +3,91 @@
 
 use crate::wire::{ResultEvent, Status};
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::time::Duration;
 
 /// One number's row.
 #[derive(Debug, Clone)]
-pub(crate) struct Row {
+pub(super) struct Row {
     /// Who it is.
-    pub(crate) name: String,
+    pub(super) name: String,
     /// Meta's phone number ID.
-    pub(crate) number: String,
+    pub(super) number: String,
     /// Most requests in any sliding second, by the sandbox's clock.
-    pub(crate) busiest: usize,
+    pub(super) busiest: usize,
     /// The ceiling that the sandbox enforces.
-    pub(crate) ceiling: u32,
+    pub(super) ceiling: u32,
 }
 
-/// What the sandbox saw, beside the rows.
+/// What the sandbox saw, and the lines that could have no result.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(super) struct Seen {
     /// Messages that it took in.
-    pub(crate) accepted: usize,
+    pub(super) accepted: u64,
     /// Jobs of which it took in more than one message.
-    pub(crate) twice: usize,
-    /// How long it all took, in seconds.
-    pub(crate) seconds: f64,
+    pub(super) twice: usize,
+    /// Lines without a readable id.
+    pub(super) unreadable: u64,
+    /// From the first job to the last result.
+    pub(super) took: Duration,
 }
 
 /// The whole table as text.
-pub(crate) fn render(rows: &[Row], results: &[ResultEvent], seen: Seen) -> String {
-    let mut text = String::new();
-    numbers(&mut text, rows, results);
-    reasons(&mut text, results);
+pub(super) fn render(rows: &[Row], results: &[ResultEvent], seen: Seen) -> String {
+    let mut lines = numbers(rows, results);
+    lines.extend(reasons(results, seen.unreadable));
+    lines.push(String::new());
+    if let (Some(urgent), Some(others)) = (middle_wait(results, true), middle_wait(results, false)) {
+        lines.push(format!(
+            "Half of the urgent jobs were out within {urgent:.1} s, of the others within {others:.1} s."
+        ));
+    }
     let retried = results.iter().filter(|result| result.attempts > 1).count();
-    let urgent = waits(results, true).zip(waits(results, false));
-    let mut line = |line: std::fmt::Arguments| writeln!(text, "{line}");
-    // Writing into a String cannot fail.
-    let _written: std::fmt::Result = (|| {
-        line(format_args!(""))?;
-        if let Some((urgent, normal)) = urgent {
-            line(format_args!(
-                "Urgent jobs waited {urgent:.1} s in the middle, the others {normal:.1} s."
-            ))?;
-        }
-        line(format_args!("{retried} jobs needed more than one attempt."))?;
-        line(format_args!(
-            "WhatsApp (here: the sandbox) took in {} messages; messages sent twice: {}.",
-            seen.accepted, seen.twice
-        ))?;
-        line(format_args!(
-            "{} jobs, {} results, {:.1} s.",
-            results.len(),
-            results.len(),
-            seen.seconds
-        ))
-    })();
-    text
+    lines.push(format!("{retried} jobs needed more than one attempt."));
+    lines.push(format!(
+        "WhatsApp (here: the sandbox) took in {} messages; messages sent twice: {}.",
+        seen.accepted, seen.twice
+    ));
+    let jobs = seen.unreadable + results.len() as u64;
+    let seconds = seen.took.as_secs_f64();
+    lines.push(format!("{jobs} jobs in, {} results out, in {seconds:.1} s.", results.len()));
+    lines.join("\n")
 }
 
-fn numbers(text: &mut String, rows: &[Row], results: &[ResultEvent]) {
-    let head = ["number", "accepted", "failed", "expired", "unknown", "busiest second"];
-    let mut lines = vec![head.map(str::to_owned)];
+fn numbers(rows: &[Row], results: &[ResultEvent]) -> Vec<String> {
+    const HEAD: [&str; 6] =
+        ["number", "accepted", "failed", "expired", "unknown", "busiest second"];
+    let mut table = vec![HEAD.map(str::to_owned)];
     for row in rows {
-        let of = |status: Status| {
-            let own = |result: &&ResultEvent| {
-                result.status == status
-                    && result.phone_number_id.as_ref().is_some_and(|n| n.as_str() == row.number)
-            };
-            results.iter().filter(own).count().to_string()
+        let number = |result: &ResultEvent| {
+            result.phone_number_id.as_ref().is_some_and(|number| number.as_str() == row.number)
         };
-        lines.push([
+        let count = |status: Status| {
+            results.iter().filter(|r| r.status == status && number(r)).count().to_string()
+        };
+        table.push([
             format!("{} ({})", row.number, row.name),
-            of(Status::Accepted),
-            of(Status::Failed),
-            of(Status::Expired),
-            of(Status::Unknown),
+            count(Status::Accepted),
+            count(Status::Failed),
+            count(Status::Expired),
+            count(Status::Unknown),
             format!("{} of {} allowed", row.busiest, row.ceiling),
         ]);
     }
-    let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    for line in &lines {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(column, (cell, width))| match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            })
-            .collect();
-        text.push_str(&cells.join("  "));
-        text.push('\n');
-    }
+    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; HEAD.len()] = std::array::from_fn(width);
+    let show = |row: &[String; HEAD.len()]| {
+        let first = format!("{:<width$}", row[0], width = widths[0]);
+        let rest = row[1..].iter().zip(&widths[1..]).map(|(cell, width)| format!("{cell:>width$}"));
+        std::iter::once(first).chain(rest).collect::<Vec<_>>().join("  ")
+    };
+    table.iter().map(show).collect()
 }
 
 /// Why jobs were not accepted, most frequent first.
-fn reasons(text: &mut String, results: &[ResultEvent]) {
-    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+fn reasons(results: &[ResultEvent], unreadable: u64) -> Vec<String> {
+    let mut counted: BTreeMap<String, u64> = BTreeMap::new();
     for result in results {
-        let why = match (&result.status, &result.error) {
+        let why = match (result.status, &result.error) {
             (Status::Accepted, _) => continue,
             (Status::Expired, None) => "its expires_at had passed: never sent".to_owned(),
             (_, Some(error)) => format!("{}: {}", error.class.name(), error.message),
@@ -109,18 +95,18 @@ fn reasons(text: &mut String, results: &[ResultEvent]) {
         };
         *counted.entry(format!("{:<8} {why}", result.status.name())).or_default() += 1;
     }
-    let mut counted: Vec<(String, usize)> = counted.into_iter().collect();
+    if unreadable > 0 {
+        let why = "no result, since no id can be read: it went to the dead letters with the reason";
+        counted.insert(why.to_owned(), unreadable);
+    }
+    let mut counted: Vec<(String, u64)> = counted.into_iter().collect();
     counted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    if !counted.is_empty() {
-        text.push_str("\nNot accepted:\n");
-    }
-    for (why, count) in counted {
-        text.push_str(&format!("{count:>5}  {why}\n"));
-    }
+    let head = ["".to_owned(), "Not accepted:".to_owned()];
+    head.into_iter().chain(counted.into_iter().map(|(why, count)| format!("{count:>5}  {why}"))).collect()
 }
 
-/// The middle of the times from arrival to result, in seconds, of accepted jobs.
-fn waits(results: &[ResultEvent], urgent: bool) -> Option<f64> {
+/// The middle of the times from arrival to result, in seconds, of jobs accepted at once.
+fn middle_wait(results: &[ResultEvent], urgent: bool) -> Option<f64> {
     let mut waits: Vec<f64> = results
         .iter()
         .filter(|result| result.status == Status::Accepted && result.attempts == 1)

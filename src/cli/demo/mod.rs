@@ -1,0 +1,157 @@
+//! `demo`: the main job on one machine. A sandbox, the worker and sample jobs in one process; live
+//! progress, and a closing table. It needs no account and leaves nothing behind.
+
+mod broker;
+mod jobs;
+mod table;
+
+use super::{End, parts, progress};
+use crate::clock;
+use crate::config::{self, Settings};
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::queue::file::{FileQueue, OnResult, Results};
+use crate::sandbox::{Sandbox, SandboxConfig};
+use crate::supervisor::Signals;
+use crate::wire::ResultEvent;
+use crate::worker::Worker;
+use anyhow::Context;
+use clap::Args;
+use indicatif::ProgressBar;
+use secrecy::SecretString;
+use std::io::Cursor;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use table::{Row, Seen};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArguments {
+    /// Run the jobs through this RabbitMQ, under names of their own that are deleted at the end
+    #[arg(long, value_name = "URI")]
+    rabbitmq: Option<String>,
+}
+
+/// What the demo's worker paces its numbers at: below each ceiling, since inbound shares it.
+const PACES: [(&str, f64); 3] =
+    [("1027729340496751", 70.0), ("1027729340496752", 17.0), ("1027729340496753", 70.0)];
+
+/// The results as they come.
+type Gathered = Arc<Mutex<Vec<ResultEvent>>>;
+
+pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<End> {
+    let sandbox = Sandbox::start(SandboxConfig::from_toml(include_str!("../../../config/demo.toml"))?)
+        .await
+        .context("starting the sandbox")?;
+    let settings = settings(&sandbox)?;
+    let signals = Signals::install().context("listening for signals")?;
+    let lines = jobs::lines(clock::wall());
+    let total = u64::try_from(lines.len())?;
+    announce(&sandbox, lines.len(), arguments.rabbitmq.as_deref());
+
+    let bar = progress::bar(Some(total), "sending");
+    let gathered = Gathered::default();
+    let started = clock::monotonic();
+    let stop = signals.drain_token();
+    let run = async {
+        match arguments.rabbitmq {
+            None => through_memory(&settings, &lines, &gathered, &bar, stop.clone()).await,
+            Some(uri) => {
+                broker::run(settings.clone(), uri, &lines, &gathered, &bar, stop.clone()).await
+            }
+        }
+    };
+    let unreadable = tokio::select! {
+        run = run => run?,
+        () = signals.second() => anyhow::bail!("left at once by a second signal"),
+    };
+    bar.finish_and_clear();
+    let results = gathered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    close(&sandbox, &results, unreadable, started.elapsed());
+    sandbox.stop().await;
+    match stop.is_cancelled() {
+        true => Ok(End::NotWell),
+        false => Ok(End::Done),
+    }
+}
+
+/// The defaults, pointed at the sandbox.
+fn settings(sandbox: &Sandbox) -> anyhow::Result<Settings> {
+    let mut settings = config::load(None, std::iter::empty())?;
+    settings.chakra.base_url = sandbox.base_url();
+    settings.chakra.token = Some(SecretString::from("demo-token"));
+    settings.chakra.plugin_id = Some(SandboxConfig::default().plugin_id);
+    settings.numbers.overrides = PACES
+        .iter()
+        .map(|(id, rate)| parts::number_override(id, *rate))
+        .collect::<Result<_, _>>()
+        .map_err(anyhow::Error::msg)?;
+    Ok(settings)
+}
+
+/// The worker over lines in memory. Returns how many lines had no readable id.
+async fn through_memory(
+    settings: &Settings,
+    lines: &[String],
+    gathered: &Gathered,
+    bar: &ProgressBar,
+    stop: CancellationToken,
+) -> anyhow::Result<u64> {
+    let jobs = Cursor::new(lines.join("\n"));
+    let results = Results::to(std::io::sink());
+    let held = settings.worker.max_held;
+    let queue = FileQueue::start(jobs, results, held, stop.clone(), gather(gathered, bar));
+    let (incoming, run) = queue.split();
+    let (_always, may_send) = watch::channel(true);
+    let worker = Worker::new(
+        parts::worker_settings(settings)?,
+        parts::client(settings)?,
+        Ledger::forgetful(),
+        Arc::new(Metrics::new()?),
+        may_send,
+        stop,
+    );
+    worker.run(incoming).await;
+    let tally = run.finish().await.map_err(anyhow::Error::msg)?;
+    Ok(tally.unreadable)
+}
+
+fn gather(gathered: &Gathered, bar: &ProgressBar) -> OnResult {
+    let (gathered, bar) = (Arc::clone(gathered), bar.clone());
+    Arc::new(move |event: &ResultEvent| {
+        gathered.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
+        bar.inc(1);
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "stderr is for people")]
+fn announce(sandbox: &Sandbox, jobs: usize, broker: Option<&str>) {
+    let way = match broker {
+        None => "from memory",
+        Some(_) => "through RabbitMQ",
+    };
+    eprintln!("A fake ChakraHQ listens on {}; it enforces WhatsApp's limits and has faults.", sandbox.base_url());
+    eprintln!("{jobs} sample jobs on three numbers go {way} to the worker, and through it to WhatsApp.\n");
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what the demo is for")]
+fn close(sandbox: &Sandbox, results: &[ResultEvent], unreadable: u64, took: Duration) {
+    let record = sandbox.record();
+    let rows: Vec<Row> = jobs::NUMBERS
+        .iter()
+        .map(|(number, name, ceiling)| Row {
+            name: (*name).to_owned(),
+            number: (*number).to_owned(),
+            busiest: record.highest_in_any_second(number),
+            ceiling: *ceiling,
+        })
+        .collect();
+    let seen = Seen {
+        accepted: record.count_accepted(),
+        twice: record.duplicates().len(),
+        unreadable,
+        took,
+    };
+    println!("{}", table::render(&rows, results, seen));
+}
