@@ -16,7 +16,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod policy;
 pub mod queue;
-// pub mod sandbox;
+pub mod sandbox;
 // pub mod supervisor;
 // pub mod telemetry;
 pub mod wire;

@@ -1,0 +1,279 @@
+//! One send's way through the fake: known number, lawful message, fault, limits, acceptance.
+//!
+//! Decides what becomes of a request. It does not wait, close or answer: `serve` does.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{
+    answers::Reply,
+    checks::{self, Asked, INVALID_PARAMETER, INVALID_VALUE, Message},
+    config::{Listings, SandboxConfig},
+    faults::{Cut, Fault, Faults, Seen},
+    latency::Latency,
+    limits::Limits,
+    listings::{Sends, Sent},
+    record::{Ending, KEPT_NUMBERS, Request},
+};
+
+/// What the caller shall experience.
+#[derive(Debug)]
+pub(super) enum Act {
+    /// This answer.
+    Answer(Reply),
+    /// The connection closed instead of an answer.
+    Close,
+    /// This answer's head and half its body, then the connection closed.
+    CloseInBody(Reply),
+    /// Nothing.
+    Hang,
+}
+
+/// What is to be done with a request, and what the record shall say of it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) act: Act,
+    pub(super) delay: Duration,
+    pub(super) entry: Request,
+}
+
+/// A request to `/messages`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    /// Monotonic; must not step back from call to call.
+    pub(super) now: Instant,
+    /// Unix time in milliseconds.
+    pub(super) wall_ms: i64,
+    pub(super) number: &'a str,
+    pub(super) body: &'a Bytes,
+}
+
+/// Everything that answers depend on.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) token: String,
+    pub(super) latency: Latency,
+    pub(super) listings: Listings,
+    pub(super) faults: Faults,
+    pub(super) sends: Sends,
+    ceilings: HashMap<String, Option<u32>>,
+    others: Option<Option<u32>>,
+    limits: Limits,
+    chance: fastrand::Rng,
+    sequence: u64,
+}
+
+impl State {
+    pub(super) fn new(config: SandboxConfig) -> Self {
+        let ceilings = config.numbers.iter().map(|n| (n.id.clone(), n.ceiling())).collect();
+        let any_rate = Some(config.any_number_rate).filter(|rate| *rate > 0);
+        Self {
+            token: config.token,
+            latency: config.latency,
+            listings: config.listings,
+            faults: Faults::new(config.faults),
+            sends: Sends::default(),
+            ceilings,
+            others: config.any_number.then_some(any_rate),
+            limits: Limits::new(config.pair),
+            chance: fastrand::Rng::with_seed(config.seed),
+            sequence: 0,
+        }
+    }
+
+    /// Decides what becomes of a request with a good key and plugin.
+    pub(super) fn take(&mut self, arrival: Arrival<'_>) -> Plan {
+        let body: Option<Value> = serde_json::from_slice(arrival.body).ok();
+        let message = body.as_ref().map(checks::outline).unwrap_or_default();
+        let delay = self.latency.draw(self.chance.f64());
+        let Some(ceiling) = self.ceiling(arrival.number) else {
+            return refused(arrival, message, delay, INVALID_VALUE);
+        };
+        match body.as_ref().map_or(Err(INVALID_PARAMETER), checks::check) {
+            Err(code) => refused(arrival, message, delay, code),
+            Ok(asked) => self.pass(arrival, asked, message, delay, ceiling),
+        }
+    }
+
+    /// The number's ceiling; none when the plugin does not have the number.
+    fn ceiling(&mut self, number: &str) -> Option<Option<u32>> {
+        if let Some(ceiling) = self.ceilings.get(number) {
+            return Some(*ceiling);
+        }
+        let ceiling = self.others.filter(|_| self.ceilings.len() < KEPT_NUMBERS)?;
+        self.ceilings.insert(number.to_owned(), ceiling);
+        Some(ceiling)
+    }
+
+    /// A lawful request: faults, then limits, then acceptance.
+    fn pass(
+        &mut self,
+        arrival: Arrival<'_>,
+        asked: Asked,
+        message: Message,
+        latency: Duration,
+        ceiling: Option<u32>,
+    ) -> Plan {
+        let (number, to) = (arrival.number, message.to.as_str());
+        let seen = Seen { number, to, kind: &message.kind, text: &message.text };
+        let fault = self.faults.choose(&seen, || self.chance.f64()).cloned();
+        let delay = latency + fault.as_ref().map_or(Duration::ZERO, |fault| fault.delay);
+        let mut wamid = None;
+        if fault.as_ref().is_none_or(Fault::accepts) {
+            match asked {
+                Asked::Mark => (),
+                Asked::Send => {
+                    if let Err(over) = self.limits.admit(arrival.now, number, to, ceiling) {
+                        return refused(arrival, message, delay, over.code());
+                    }
+                    wamid = Some(self.accept(arrival, &message));
+                }
+            }
+        }
+        let good = || wamid.as_deref().map_or_else(Reply::marked, Reply::accepted);
+        let code = fault.as_ref().and_then(|fault| fault.answer.as_ref()?.code);
+        let act = match fault {
+            None => Act::Answer(good()),
+            Some(fault) => act(&fault, good, wamid.as_deref().unwrap_or_default(), to),
+        };
+        plan(arrival, message, delay, act, code, wamid)
+    }
+
+    /// Meta takes the message: it has an id, and the listings will show it.
+    fn accept(&mut self, arrival: Arrival<'_>, message: &Message) -> String {
+        self.sequence += 1;
+        let wamid = format!("wamid.HBgM{:016X}{:08X}", self.chance.u64(..), self.sequence);
+        self.sends.push(Sent {
+            wamid: wamid.clone(),
+            to: message.to.clone(),
+            kind: message.kind.clone(),
+            // A copy: the original would hold on to the connection's whole read buffer.
+            body: Bytes::copy_from_slice(arrival.body),
+            accepted: arrival.now,
+            accepted_ms: arrival.wall_ms,
+            chance: self.chance.f64(),
+        });
+        wamid
+    }
+}
+
+/// What a fault does, given what a good answer would be.
+fn act(fault: &Fault, good: impl FnOnce() -> Reply, wamid: &str, to: &str) -> Act {
+    match (fault.cut, &fault.answer) {
+        (Some(Cut::Before | Cut::After), _) => Act::Close,
+        (Some(Cut::Headers), _) => Act::CloseInBody(good()),
+        (None, Some(answer)) => Act::Answer(Reply::faulty(answer, wamid, to)),
+        (None, None) if fault.hang => Act::Hang,
+        (None, None) => Act::Answer(good()),
+    }
+}
+
+fn refused(arrival: Arrival<'_>, message: Message, delay: Duration, code: u32) -> Plan {
+    plan(arrival, message, delay, Act::Answer(Reply::refused(code)), Some(code), None)
+}
+
+/// A request that is turned away before anyone reads its body: a bad key, an unknown plugin.
+pub(super) fn turned_away(arrival: Arrival<'_>, reply: Reply) -> Plan {
+    plan(arrival, Message::default(), Duration::ZERO, Act::Answer(reply), None, None)
+}
+
+fn plan(
+    arrival: Arrival<'_>,
+    message: Message,
+    delay: Duration,
+    act: Act,
+    code: Option<u32>,
+    wamid: Option<String>,
+) -> Plan {
+    let ending = match &act {
+        Act::Answer(reply) => Ending::Answered { status: reply.status, code },
+        Act::Close | Act::CloseInBody(_) => Ending::Cut,
+        Act::Hang => Ending::Hung,
+    };
+    let entry = Request {
+        at: arrival.now,
+        number: arrival.number.to_owned(),
+        to: message.to,
+        opaque: message.opaque,
+        wamid,
+        ending,
+        body: arrival.body.clone(),
+    };
+    Plan { act, delay, entry }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::config::Number, *};
+
+    const TEXT: Bytes = Bytes::from_static(
+        br#"{"messaging_product":"whatsapp","to":"49","type":"text","text":{"body":"Hi"}}"#,
+    );
+
+    fn config() -> SandboxConfig {
+        let number = Number { rate: Some(2), ..Number::new("1") };
+        SandboxConfig { numbers: vec![number], ..SandboxConfig::default() }
+    }
+
+    fn take(state: &mut State, number: &str, body: &Bytes) -> Plan {
+        state.take(Arrival { now: Instant::now(), wall_ms: 0, number, body })
+    }
+
+    fn code(plan: &Plan) -> Option<u32> {
+        match plan.entry.ending {
+            Ending::Answered { code, .. } => code,
+            Ending::Cut | Ending::Hung => None,
+        }
+    }
+
+    #[test]
+    fn a_message_is_accepted_until_its_number_is_over_its_ceiling() {
+        let mut state = State::new(config());
+        assert!(take(&mut state, "1", &TEXT).entry.wamid.is_some());
+        assert!(take(&mut state, "1", &TEXT).entry.wamid.is_some());
+        let third = take(&mut state, "1", &TEXT);
+        assert_eq!((third.entry.wamid.is_none(), code(&third)), (true, Some(130_429)));
+    }
+
+    #[test]
+    fn unknown_numbers_and_unlawful_bodies_are_refused_before_any_fault() {
+        let faults = vec![Fault { cut: Some(Cut::Before), ..Fault::default() }];
+        let mut state = State::new(SandboxConfig { faults, ..config() });
+        assert_eq!(code(&take(&mut state, "2", &TEXT)), Some(INVALID_VALUE));
+        let plan = take(&mut state, "1", &Bytes::from_static(b"no json"));
+        assert_eq!(code(&plan), Some(INVALID_PARAMETER));
+        assert_eq!(take(&mut state, "1", &TEXT).entry.ending, Ending::Cut);
+    }
+
+    #[test]
+    fn any_number_may_send_where_the_configuration_says_so() {
+        let mut state =
+            State::new(SandboxConfig { any_number: true, any_number_rate: 1, ..config() });
+        assert!(take(&mut state, "2", &TEXT).entry.wamid.is_some());
+        assert_eq!(code(&take(&mut state, "2", &TEXT)), Some(130_429));
+    }
+
+    #[test]
+    fn a_fault_that_does_not_accept_takes_nothing_from_the_ceiling() {
+        let faults = vec![Fault { first: Some(5), hang: true, ..Fault::default() }];
+        let mut state = State::new(SandboxConfig { faults, ..config() });
+        for _ in 0..5 {
+            assert_eq!(take(&mut state, "1", &TEXT).entry.ending, Ending::Hung);
+        }
+        assert!(take(&mut state, "1", &TEXT).entry.wamid.is_some());
+    }
+
+    #[test]
+    fn one_seed_tells_one_story() {
+        let ids = || {
+            let mut state = State::new(config());
+            [(); 2].map(|()| take(&mut state, "1", &TEXT).entry.wamid)
+        };
+        assert_eq!(ids(), ids());
+        let [first, second] = ids();
+        assert_ne!(first, second);
+    }
+}

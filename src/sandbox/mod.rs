@@ -1,0 +1,177 @@
+//! A fake ChakraHQ over real HTTP, with Meta's limits, chosen faults and a book of what it did.
+//!
+//! Written from the vendors' documents and captured answers alone: it shares no code with the
+//! sender, else both would share one misreading. For demonstrations, tests and benchmarks on this
+//! machine; it knows one plugin and no TLS, and sends no webhooks.
+//!
+//! `messages` is one send's way, `serve` the HTTP around it, `listings` the chat APIs.
+
+mod answers;
+mod body;
+mod checks;
+mod config;
+mod faults;
+mod latency;
+mod limits;
+mod listings;
+mod messages;
+mod plugin;
+mod record;
+mod route;
+mod serve;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::net::TcpListener;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+pub use self::{
+    config::{
+        COMPILED_IN, ConfigError, ListingMode, Listings, Number, Pair, SandboxConfig,
+        ThroughputLevel,
+    },
+    faults::{Answer, Cut, Fault, Shape},
+    latency::Latency,
+    record::{
+        Ending, KEPT_NUMBERS, KEPT_OPAQUE, KEPT_REQUESTS, KEPT_TIMES, NumberSummary, Record,
+        Request, Summary,
+    },
+};
+use self::{faults::Faults, messages::State};
+
+/// A running sandbox. It serves until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Sandbox {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    stop: DropGuard,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    plugin_id: String,
+    /// The plugin's configuration, as it is answered.
+    plugin: serde_json::Value,
+    state: Mutex<State>,
+    record: Arc<Record>,
+}
+
+impl Sandbox {
+    /// Binds and serves in the background, on the caller's runtime.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the configuration contradicts itself (`InvalidInput`).
+    pub async fn start(config: SandboxConfig) -> io::Result<Self> {
+        config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let listener = TcpListener::bind(config.listen).await?;
+        let addr = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            plugin_id: config.plugin_id.clone(),
+            plugin: plugin::config(&config.numbers),
+            state: Mutex::new(State::new(config)),
+            record: Arc::default(),
+        });
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        tasks.spawn(serve::serve(listener, shared.clone(), tasks.clone(), stop.clone()));
+        Ok(Self { addr, shared, tasks, stop: stop.drop_guard() })
+    }
+
+    /// Closes the listener and all connections, answers under way included, and waits until they
+    /// are gone.
+    pub async fn stop(self) {
+        drop(self.stop);
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What stands before the paths, without a slash at the end.
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The book of what it did. It outlives the sandbox.
+    pub fn record(&self) -> Arc<Record> {
+        self.shared.record.clone()
+    }
+
+    /// Replaces all faults; their counting begins anew.
+    ///
+    /// # Errors
+    /// A rule contradicts itself; then the old ones stay.
+    pub fn set_faults(&self, faults: Vec<Fault>) -> Result<(), ConfigError> {
+        self.shared.set_faults(faults)
+    }
+
+    /// Sets the delay before answers.
+    ///
+    /// # Errors
+    /// The range is empty; then the old one stays.
+    pub fn set_latency(&self, latency: Latency) -> Result<(), ConfigError> {
+        self.shared.set(Settings { latency: Some(latency), ..Settings::default() })
+    }
+
+    /// Sets the bearer token that callers must show.
+    pub fn set_token(&self, token: impl Into<String>) {
+        self.shared.state().token = token.into();
+    }
+
+    /// Sets how the listings behave.
+    ///
+    /// # Errors
+    /// A value out of its range; then the old ones stay.
+    pub fn set_listings(&self, listings: Listings) -> Result<(), ConfigError> {
+        self.shared.set(Settings { listings: Some(listings), ..Settings::default() })
+    }
+}
+
+/// What `PUT /sandbox/settings` can change.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    latency: Option<Latency>,
+    token: Option<String>,
+    listings: Option<Listings>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_faults(&self, faults: Vec<Fault>) -> Result<(), ConfigError> {
+        Fault::check_all(&faults)?;
+        self.state().faults = Faults::new(faults);
+        Ok(())
+    }
+
+    fn set(&self, settings: Settings) -> Result<(), ConfigError> {
+        settings.latency.as_ref().map_or(Ok(()), Latency::check)?;
+        settings.listings.as_ref().map_or(Ok(()), Listings::check)?;
+        let mut state = self.state();
+        if let Some(latency) = settings.latency {
+            state.latency = latency;
+        }
+        if let Some(token) = settings.token {
+            state.token = token;
+        }
+        if let Some(listings) = settings.listings {
+            state.listings = listings;
+        }
+        Ok(())
+    }
+}

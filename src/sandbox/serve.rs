@@ -1,0 +1,219 @@
+//! HTTP: connections, paths, and the enactment of what `messages` decided.
+//!
+//! Raw hyper, since an answer may have to be a closed connection. It decides nothing about a
+//! message.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    Request, Response, body::Incoming, header::AUTHORIZATION, server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Fault, Settings, Shared,
+    answers::Reply,
+    body::AnswerBody,
+    config::ListingMode,
+    listings::{Query, Sends},
+    messages::{Act, Arrival, turned_away},
+    route::{Listing, Own, Route, route},
+};
+
+/// Most connections at once; further ones wait in the listener's backlog.
+const MOST_CONNECTIONS: usize = 4_096;
+/// Greatest body read. The real bound is unknown; the largest lawful message is far smaller.
+const MOST_BODY: usize = 1 << 20;
+/// How long a hanging request is held at most.
+const LONGEST_HANG: Duration = Duration::from_secs(600);
+/// The pause after a failed accept, for instance when file descriptors are used up.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Accepts connections until stopped.
+pub(super) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let accepting = async {
+        while let Ok(place) = places.clone().acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let serving = connection(stream, shared.clone(), place);
+                    let stop = stop.clone();
+                    tasks.spawn(async move { stop.run_until_cancelled(serving).await });
+                }
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    };
+    stop.run_until_cancelled(accepting).await;
+}
+
+/// Serves one connection until either side closes it.
+async fn connection(stream: TcpStream, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
+    // A caller that has left already shows in the next read.
+    stream.set_nodelay(true).ok();
+    let service = service_fn(|request| answer(&shared, request));
+    // Its errors are the callers' closed connections and our own cuts.
+    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+}
+
+/// The connection is to be closed instead of answered.
+#[derive(Debug, thiserror::Error)]
+#[error("the sandbox closes this connection")]
+struct Closed;
+
+async fn answer(
+    shared: &Shared,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Closed> {
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, MOST_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            return Ok(whole(Reply::error(413, "Request body too large")));
+        }
+        Err(_) => return Err(Closed),
+    };
+    let key = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let authorized = || {
+        let token = key.and_then(|key| key.strip_prefix("Bearer "));
+        token.is_some_and(|token| token == shared.state().token)
+    };
+    match route(&head.method, head.uri.path()) {
+        Route::Messages { plugin, number } => {
+            let barred = if !authorized() {
+                Some(Reply::unauthorized())
+            } else if plugin != shared.plugin_id {
+                Some(plugin_not_found())
+            } else {
+                None
+            };
+            take(shared, number, &body, barred).await
+        }
+        Route::Own(own) => Ok(whole(control(shared, own, &body))),
+        Route::Health => Ok(whole(Reply::json(&json!({"_data": {"status": "ok"}})))),
+        Route::Unknown => Ok(whole(Reply::error(404, "Not found"))),
+        Route::Config { .. } | Route::Listing(_) if !authorized() => {
+            Ok(whole(Reply::unauthorized()))
+        }
+        Route::Config { plugin } if plugin == shared.plugin_id => {
+            Ok(whole(Reply::json(&shared.plugin)))
+        }
+        Route::Config { .. } => Ok(whole(plugin_not_found())),
+        Route::Listing(listing) => Ok(whole(list(shared, listing, &body))),
+    }
+}
+
+/// One request to `/messages`: decided, recorded, enacted.
+async fn take(
+    shared: &Shared,
+    number: &str,
+    body: &Bytes,
+    barred: Option<Reply>,
+) -> Result<Response<AnswerBody>, Closed> {
+    let plan = {
+        let mut state = shared.state();
+        // Read under the lock, so that the limits see time in order.
+        let arrival = Arrival { now: Instant::now(), wall_ms: wall_ms(), number, body };
+        match barred {
+            Some(reply) => turned_away(arrival, reply),
+            None => state.take(arrival),
+        }
+    };
+    shared.record.note(plan.entry);
+    if !plan.delay.is_zero() {
+        sleep(plan.delay).await;
+    }
+    match plan.act {
+        Act::Answer(reply) => Ok(whole(reply)),
+        Act::Close => Err(Closed),
+        Act::CloseInBody(reply) => Ok(reply.into_response(AnswerBody::cut)),
+        Act::Hang => {
+            // hyper drops this future when the caller leaves.
+            sleep(LONGEST_HANG).await;
+            Err(Closed)
+        }
+    }
+}
+
+fn list(shared: &Shared, listing: Listing<'_>, body: &Bytes) -> Reply {
+    let text = if body.is_empty() { b"{}".as_slice() } else { body };
+    let Ok(query) = serde_json::from_slice::<Query>(text) else {
+        return Reply::error(400, "Request body is not valid");
+    };
+    let state = shared.state();
+    let nothing = Sends::default();
+    let sends = match state.listings.mode {
+        ListingMode::Ok => &state.sends,
+        ListingMode::Empty => &nothing,
+        ListingMode::Forbidden => return Reply::error(403, "Forbidden"),
+        ListingMode::Error => return Reply::gateway(500),
+    };
+    let (settings, now) = (&state.listings, Instant::now());
+    let plugin = &shared.plugin_id;
+    Reply::json(&match listing {
+        Listing::Chats => sends.chats(settings, now, &query),
+        Listing::Chat(id) => sends.in_chat(settings, now, plugin, id, &query),
+        Listing::Customer => match query.customer() {
+            Some(customer) => sends.with_customer(settings, now, plugin, &customer, &query),
+            None => return Reply::error(400, "customerPhoneNumber is required"),
+        },
+    })
+}
+
+fn control(shared: &Shared, own: Own, body: &Bytes) -> Reply {
+    let changed = match own {
+        Own::Record => {
+            return Reply::json(&serde_json::to_value(shared.record.summary()).unwrap_or_default());
+        }
+        Own::ClearRecord => {
+            shared.record.clear();
+            Ok(())
+        }
+        Own::Faults => parse::<Vec<Fault>>(body)
+            .and_then(|faults| shared.set_faults(faults).map_err(|error| error.to_string())),
+        Own::Settings => parse::<Settings>(body)
+            .and_then(|settings| shared.set(settings).map_err(|error| error.to_string())),
+    };
+    match changed {
+        Ok(()) => Reply::json(&json!({"success": true})),
+        Err(reason) => Reply::error(400, &reason),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+fn plugin_not_found() -> Reply {
+    Reply::error(404, "Plugin not found")
+}
+
+fn whole(reply: Reply) -> Response<AnswerBody> {
+    reply.into_response(AnswerBody::whole)
+}
+
+/// Unix time in milliseconds.
+#[expect(clippy::disallowed_methods, reason = "the sandbox shares no clock with the sender")]
+fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
