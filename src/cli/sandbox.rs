@@ -1,7 +1,7 @@
 //! `sandbox`: a fake ChakraHQ on this machine.
 
 use super::End;
-use crate::sandbox::{Sandbox, SandboxConfig};
+use crate::sandbox::{COMPILED_IN, Sandbox, SandboxConfig};
 use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub(super) struct SandboxArguments {
 #[expect(clippy::print_stderr, reason = "stderr is for people")]
 pub(super) async fn run(arguments: SandboxArguments) -> anyhow::Result<End> {
     let mut config = match &arguments.sandbox_config {
-        None => SandboxConfig::built_in()?,
+        None => SandboxConfig::from_toml(COMPILED_IN)?,
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("reading {}", path.display()))?;
