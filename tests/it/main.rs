@@ -1,1 +1,7 @@
 //! Stories, one binary.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story that cannot go on fails there")]
+
+mod wire_events;
+mod wire_jobs;
+mod wire_messages;
