@@ -12,7 +12,7 @@
 pub mod clock;
 // pub mod config;
 // pub mod ledger;
-// pub mod limiter;
+pub mod limiter;
 pub mod metrics;
 pub mod policy;
 pub mod queue;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a story that cannot go on fails there")]
 
+mod limiter;
 mod wire_events;
 mod wire_jobs;
 mod wire_messages;
