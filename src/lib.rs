@@ -12,10 +12,11 @@
 pub mod clock;
 // pub mod config;
 pub mod ledger;
-// pub mod limiter;
+pub mod limiter;
 pub mod metrics;
 pub mod policy;
 pub mod queue;
+// pub mod readiness;
 pub mod sandbox;
 // pub mod supervisor;
 // pub mod telemetry;

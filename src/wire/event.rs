@@ -3,10 +3,11 @@
 
 use super::{JobId, NumberId, RawJson};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Meta took the message in. Not: delivered.
@@ -32,7 +33,7 @@ impl Status {
 }
 
 /// Why a job or an attempt failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// We refused it: the job is not lawful.
@@ -64,7 +65,7 @@ impl Class {
 }
 
 /// What a failure is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// This message alone.
@@ -93,7 +94,7 @@ impl Scope {
 }
 
 /// The error of an event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ErrorBody {
     /// Why.
     pub class: Class,
@@ -108,11 +109,13 @@ pub struct ErrorBody {
 }
 
 /// The one outcome of a job.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ResultEvent {
     /// The job.
+    #[schemars(with = "String")]
     pub id: JobId,
     /// Its sender, null where it could not be read.
+    #[schemars(with = "Option<String>")]
     pub phone_number_id: Option<NumberId>,
     /// How it ended.
     pub status: Status,
@@ -123,15 +126,19 @@ pub struct ResultEvent {
     /// Why it was not accepted.
     pub error: Option<ErrorBody>,
     /// As the producer gave it.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub metadata: Option<RawJson>,
     /// The AMQP timestamp, where the producer set one.
     #[serde(serialize_with = "option_millis")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub enqueued_at: Option<Timestamp>,
     /// When a worker first saw it.
     #[serde(serialize_with = "millis")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub received_at: Timestamp,
     /// When it ended.
     #[serde(serialize_with = "millis")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub finished_at: Timestamp,
     /// How many times it had been replayed from the dead letters, null if never.
     pub replay: Option<u32>,
@@ -148,30 +155,36 @@ impl ResultEvent {
 }
 
 /// What became of an accepted message, from a webhook.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct StatusEvent {
     /// The job, null where it cannot be told.
+    #[schemars(with = "Option<String>")]
     pub id: Option<JobId>,
     /// The sender.
+    #[schemars(with = "Option<String>")]
     pub phone_number_id: Option<NumberId>,
     /// `sent`, `delivered`, `read`, `played` or `failed`.
+    #[schemars(extend("enum" = ["sent", "delivered", "read", "played", "failed"]))]
     pub status: String,
     /// Meta's id of the message.
     pub whatsapp_message_id: String,
     /// When it happened.
     #[serde(serialize_with = "millis")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: Timestamp,
     /// The producer's own `biz_opaque_callback_data`, where it set one.
     pub opaque: Option<String>,
     /// Why it failed.
     pub error: Option<ErrorBody>,
     /// As the producer gave it, where it is known.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub metadata: Option<RawJson>,
 }
 
 /// An event out.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
+#[schemars(title = "chakra-sender event")]
 pub enum Event {
     /// A job's outcome.
     Result(ResultEvent),

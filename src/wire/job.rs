@@ -17,6 +17,9 @@ const MAX_METADATA_BYTES: usize = 4 * 1024;
 /// Beyond this an unlawful body is not searched for its id: the search costs memory.
 const MAX_SALVAGE_BYTES: usize = 4 * MAX_BODY_BYTES;
 
+/// The longest reason in characters: it travels in headers and events, and may quote a long key.
+const MAX_REASON: usize = 500;
+
 /// Which of a number's two queues a job goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -85,7 +88,7 @@ pub struct InvalidJob {
 /// The body as it is written. Its field comments are the JSON Schema's descriptions.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "chakra-sender send job")]
+#[schemars(title = "chakra-sender send job", description = "What a producer asks for.")]
 pub(super) struct Document<'a> {
     /// 1 to 128 visible ASCII characters, chosen by the producer; with the number the deduplication
     /// key. May be left out where the AMQP message_id carries it.
@@ -124,10 +127,11 @@ impl SendJob {
 fn read(body: &Bytes, message_id: Option<&str>) -> Result<SendJob, String> {
     match body.len() {
         0 => return Err("the body is empty".into()),
-        MAX_BODY_BYTES.. => {
-            return Err(format!("the body has {} bytes, at most {MAX_BODY_BYTES}", body.len()));
-        }
-        _ => {}
+        1..=MAX_BODY_BYTES => {}
+        size => return Err(format!("the body has {size} bytes, at most {MAX_BODY_BYTES}")),
+    }
+    if !opens_object(body) {
+        return Err("the body is no JSON object".into());
     }
     let document: Document =
         serde_json::from_slice(body).map_err(|error| format!("not a send job: {error}"))?;
@@ -140,8 +144,7 @@ fn read(body: &Bytes, message_id: Option<&str>) -> Result<SendJob, String> {
     Ok(SendJob {
         id: agree_on_id(document.id.as_deref(), message_id)?,
         phone_number_id: NumberId::parse(&document.phone_number_id)?,
-        message: Message::parse(RawJson::slice_of(body, document.message))
-            .map_err(|reason| format!("message: {reason}"))?,
+        message: Message::parse(RawJson::slice_of(body, document.message))?,
         priority: document.priority,
         not_before: document.not_before,
         expires_at: document.expires_at,
@@ -165,30 +168,40 @@ fn check_metadata(body: &Bytes, raw: &RawValue) -> Result<RawJson, String> {
     if size > MAX_METADATA_BYTES {
         return Err(format!("metadata has {size} bytes, at most {MAX_METADATA_BYTES}"));
     }
+    // Consumers must be able to read the event that it comes back in.
     RawJson::parse(body.slice_ref(raw.get().as_bytes()))
-        .map_err(|error| format!("metadata: {error}"))
+        .map_err(|error| format!("metadata cannot be given back: {error}"))
 }
 
-/// What can still be read of an unlawful body, so that its producer gets an answer.
+/// Serde would take an array of the fields' values for the object.
+fn opens_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'{')
+}
+
+/// What can still be read of an unlawful body, so that its producer gets an answer. Each value stays
+/// unread: one of a wrong type does not hide the others.
 #[derive(Deserialize)]
 struct Remains<'a> {
-    id: Option<serde_json::Value>,
-    phone_number_id: Option<serde_json::Value>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    phone_number_id: Option<&'a RawValue>,
     #[serde(borrow)]
     metadata: Option<&'a RawValue>,
 }
 
 fn salvage(body: &Bytes, message_id: Option<&str>, reason: String) -> InvalidJob {
     let remains = match body.len() {
-        0..=MAX_SALVAGE_BYTES => serde_json::from_slice::<Remains>(body).ok(),
+        0..=MAX_SALVAGE_BYTES if opens_object(body) => serde_json::from_slice::<Remains>(body).ok(),
         _ => None,
     };
-    let text = |value: Option<&serde_json::Value>| value?.as_str().map(str::to_owned);
-    let id = remains.as_ref().and_then(|r| text(r.id.as_ref()));
-    let number = remains.as_ref().and_then(|r| text(r.phone_number_id.as_ref()));
+    let text = |raw: Option<&RawValue>| serde_json::from_str::<String>(raw?.get()).ok();
+    let id = remains.as_ref().and_then(|remains| text(remains.id));
+    let number = remains.as_ref().and_then(|remains| text(remains.phone_number_id));
+    let ids = [id.as_deref(), message_id];
     InvalidJob {
-        reason,
-        id: id.as_deref().or(message_id).and_then(|id| JobId::parse(id).ok()),
+        reason: reason.chars().take(MAX_REASON).collect(),
+        id: ids.into_iter().flatten().find_map(|id| JobId::parse(id).ok()),
         phone_number_id: number.and_then(|number| NumberId::parse(&number).ok()),
         metadata: remains.and_then(|r| r.metadata).and_then(|raw| check_metadata(body, raw).ok()),
     }

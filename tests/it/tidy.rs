@@ -91,7 +91,11 @@ fn imports_run_one_way() {
             }
         }
     }
-    assert!(broken.is_empty(), "imports against the law of ARCHITECTURE.md:\n{}", broken.join("\n"));
+    assert!(
+        broken.is_empty(),
+        "imports against the law of ARCHITECTURE.md:\n{}",
+        broken.join("\n")
+    );
 }
 
 #[test]

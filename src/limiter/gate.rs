@@ -1,0 +1,143 @@
+//! One gate: the pace of a number or of the account. It never waits and keeps no queue.
+
+use super::bucket::Bucket;
+use governor::Quota;
+use std::num::NonZeroU32;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The slowest and the fastest rate, in jobs a second.
+const RATES: std::ops::RangeInclusive<f64> = 0.1..=1_000_000.0;
+
+/// The largest burst: as many as the fastest rate passes in a second.
+const MAX_BURST: u32 = 1_000_000;
+
+/// The smallest burst by default. A timer that wakes a millisecond late must find a second token,
+/// else the pace is lost: with a burst of 1 governor reached 479 of 1,000 a second.
+const MIN_DEFAULT_BURST: u32 = 2;
+
+/// A pace, and how many may pass at once after a pause. No sliding second holds more than
+/// `per_second` + `burst`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    per_second: f64,
+    burst: NonZeroU32,
+}
+
+impl Rate {
+    /// `per_second` from 0.1 to 1,000,000; `burst` from 1 to 1,000,000, by default 1% of the rate,
+    /// at least 2. The error says which of them is out of range.
+    pub fn new(per_second: f64, burst: Option<u32>) -> Result<Rate, String> {
+        if !RATES.contains(&per_second) {
+            return Err(format!(
+                "rate must be from {} to {} a second, not {per_second}",
+                RATES.start(),
+                RATES.end()
+            ));
+        }
+        let burst = burst.unwrap_or_else(|| default_burst(per_second));
+        match NonZeroU32::new(burst) {
+            Some(lawful) if burst <= MAX_BURST => Ok(Rate { per_second, burst: lawful }),
+            _ => Err(format!("burst must be from 1 to {MAX_BURST}, not {burst}")),
+        }
+    }
+
+    /// Jobs a second.
+    pub fn per_second(self) -> f64 {
+        self.per_second
+    }
+
+    /// Jobs at once.
+    pub fn burst(self) -> u32 {
+        self.burst.get()
+    }
+
+    /// Rounded up to whole nanoseconds: never faster than the rate.
+    fn interval(self) -> Duration {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "from 1e3 to 1e10 in the range of rates"
+        )]
+        Duration::from_nanos((1e9 / self.per_second).ceil() as u64)
+    }
+
+    fn quota(self) -> Quota {
+        Quota::with_period(self.interval())
+            .expect("the fastest rate has an interval of 1,000 ns")
+            .allow_burst(self.burst)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "from 1 to 10,000 in the range of rates"
+)]
+fn default_burst(per_second: f64) -> u32 {
+    ((per_second / 100.0).ceil() as u32).max(MIN_DEFAULT_BURST)
+}
+
+/// Lets jobs pass at a rate. A new gate has an empty bucket: whoever had the number before may just
+/// have spent the burst.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    rate: Rate,
+    bucket: Bucket,
+    start: Instant,
+    held_until: Option<Instant>,
+}
+
+impl Gate {
+    /// A gate whose first job passes one interval after `now`.
+    pub fn new(rate: Rate, now: Instant) -> Gate {
+        let bucket = Bucket::with_next(rate.quota(), rate.interval());
+        Gate { rate, bucket, start: now, held_until: None }
+    }
+
+    /// One job passes now, or the error says when to ask again. Others may be faster then.
+    pub fn pass(&mut self, now: Instant) -> Result<(), Instant> {
+        match self.held_until {
+            Some(until) if now < until => Err(until),
+            _ => self
+                .bucket
+                .take(self.rate.quota(), self.since_start(now))
+                .map_err(|at| self.start + at),
+        }
+    }
+
+    /// When one job may pass: the next free moment after all promised before. The promise stands,
+    /// and a later hold does not move it.
+    pub fn reserve(&mut self, now: Instant) -> Instant {
+        let from = self.held_until.map_or(now, |until| until.max(now));
+        let at = self.bucket.reserve(self.rate.quota(), self.since_start(from));
+        from.max(self.start + at)
+    }
+
+    /// Nothing passes before `until`. It never shortens a hold.
+    pub fn hold(&mut self, until: Instant) {
+        self.held_until = self.held_until.max(Some(until));
+    }
+
+    /// The end of the latest hold, which may be past.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.held_until
+    }
+
+    /// The rate that it keeps.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Goes on at another rate. The next job passes when it would have passed, so that frequent
+    /// changes stop nobody; saved tokens are lost, so that a change grants no burst.
+    pub fn change_rate(&mut self, rate: Rate, now: Instant) {
+        let next = self.bucket.next(self.rate.quota()).max(self.since_start(now));
+        self.bucket = Bucket::with_next(rate.quota(), next);
+        self.rate = rate;
+    }
+
+    fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.start)
+    }
+}

@@ -1,0 +1,141 @@
+//! The pair limit: how fast one number may write to one recipient. Meta lets one message through in
+//! 6 s and bursts of up to 45, which borrow from the future; over it is code 131056.
+
+use super::bucket::Bucket;
+use crate::wire::{NumberId, Recipient};
+use governor::Quota;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The largest burst; Meta's own is 45.
+const MAX_BURST: u32 = 1_000;
+
+/// The longest and shortest time for one message.
+const EVERY: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(3_600);
+
+/// Below this many buckets a sweep is not worth its while.
+const MIN_SWEEP: usize = 1_024;
+
+/// How fast one number may write to one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecipientLimit {
+    burst: NonZeroU32,
+    every: Duration,
+}
+
+impl RecipientLimit {
+    /// `burst` messages at once, from 1 to 1,000; then one in `every`, from 1 ms to 1 h. The error
+    /// says which of them is out of range.
+    pub fn new(burst: u32, every: Duration) -> Result<RecipientLimit, String> {
+        if !EVERY.contains(&every) {
+            let (shortest, longest) = (EVERY.start(), EVERY.end());
+            return Err(format!("every must be from {shortest:?} to {longest:?}, not {every:?}"));
+        }
+        match NonZeroU32::new(burst) {
+            Some(lawful) if burst <= MAX_BURST => Ok(RecipientLimit { burst: lawful, every }),
+            _ => Err(format!("burst must be from 1 to {MAX_BURST}, not {burst}")),
+        }
+    }
+
+    /// Messages at once.
+    pub fn burst(self) -> u32 {
+        self.burst.get()
+    }
+
+    /// The time for one message.
+    pub fn every(self) -> Duration {
+        self.every
+    }
+
+    fn quota(self) -> Quota {
+        Quota::with_period(self.every).expect("the range starts above zero").allow_burst(self.burst)
+    }
+}
+
+impl Default for RecipientLimit {
+    /// 20 at once, then one in 6 s: well within what Meta allows.
+    fn default() -> RecipientLimit {
+        RecipientLimit {
+            burst: NonZeroU32::new(20).expect("not zero"),
+            every: Duration::from_secs(6),
+        }
+    }
+}
+
+/// The gates of all (number, recipient) pairs, each full at first. At most `capacity` pairs are
+/// remembered, in under 40 bytes each.
+#[derive(Debug)]
+pub struct Recipients {
+    limit: Option<RecipientLimit>,
+    capacity: usize,
+    /// By the hash of the pair, so that no phone number stays in memory. Two of a million pairs share
+    /// a bucket with a chance of 1 in 37 million; they would wait for each other, nothing worse.
+    buckets: HashMap<u64, Bucket>,
+    hasher: RandomState,
+    start: Option<Instant>,
+    sweep_above: usize,
+    next_sweep: Duration,
+    ungated: u64,
+}
+
+impl Recipients {
+    /// No limit, no gate. `capacity` bounds the memory.
+    pub fn new(limit: Option<RecipientLimit>, capacity: usize) -> Recipients {
+        Recipients {
+            limit,
+            capacity,
+            buckets: HashMap::new(),
+            hasher: RandomState::new(),
+            start: None,
+            sweep_above: MIN_SWEEP.min(capacity),
+            next_sweep: Duration::ZERO,
+            ungated: 0,
+        }
+    }
+
+    /// When this job may go: the next free moment of its pair after all promised before. Not after
+    /// `now` means at once. A pair that finds no room passes at once too: Meta then refuses it.
+    pub fn reserve(&mut self, number: &NumberId, recipient: &Recipient, now: Instant) -> Instant {
+        let Some(limit) = self.limit else { return now };
+        let start = *self.start.get_or_insert(now);
+        let since_start = now.saturating_duration_since(start);
+        self.make_room(limit, since_start);
+
+        let full = self.buckets.len() >= self.capacity;
+        let pair = self.hasher.hash_one((number, recipient));
+        let bucket = match self.buckets.get_mut(&pair) {
+            Some(bucket) => bucket,
+            None if full => {
+                self.ungated += 1;
+                return now;
+            }
+            None => self.buckets.entry(pair).or_default(),
+        };
+        start + bucket.reserve(limit.quota(), since_start)
+    }
+
+    /// Jobs that passed without a gate because there was no room.
+    pub fn ungated(&self) -> u64 {
+        self.ungated
+    }
+
+    /// Pairs that are remembered.
+    pub fn remembered(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Forgets the pairs that may use their whole burst again. A bucket in use lives at least `every`,
+    /// so sweeping more often would find little; and the map must have doubled or be full.
+    fn make_room(&mut self, limit: RecipientLimit, now: Duration) {
+        if self.buckets.len() < self.sweep_above || now < self.next_sweep {
+            return;
+        }
+        self.buckets.retain(|_, bucket| !bucket.is_full(now));
+        self.sweep_above = (2 * self.buckets.len()).max(MIN_SWEEP).min(self.capacity);
+        self.next_sweep = now + limit.every;
+    }
+}

@@ -1,0 +1,284 @@
+//! The gates, in virtual time: moments counted from one base instant.
+
+use chakra_sender::limiter::{Gate, Rate, RecipientLimit, Recipients};
+use chakra_sender::wire::{NumberId, Recipient};
+use proptest::prelude::*;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn rate() -> impl Strategy<Value = Rate> {
+    let per_second = (-1.0..4.0f64).prop_map(|power| 10f64.powf(power).clamp(0.1, 10_000.0));
+    (per_second, prop::option::of(1..50u32))
+        .prop_map(|(per_second, burst)| Rate::new(per_second, burst).unwrap())
+}
+
+/// What happens at a gate. Times are multiples of the gate's interval.
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(f64),
+    Pass,
+    Reserve,
+    Hold(f64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0.0..2.0).prop_map(Step::Wait),
+        1 => (0.0..100.0).prop_map(Step::Wait),
+        8 => Just(Step::Pass),
+        2 => Just(Step::Reserve),
+        1 => (0.0..20.0).prop_map(Step::Hold),
+    ];
+    prop::collection::vec(step, 1..400)
+}
+
+/// No sliding second holds more than `rate` + `burst` of these moments.
+fn assert_no_second_over(moments: &[Instant], rate: f64, burst: u32) {
+    let mut first = 0;
+    for (last, moment) in moments.iter().enumerate() {
+        while *moment - moments[first] >= SECOND {
+            first += 1;
+        }
+        let count = last + 1 - first;
+        assert!(count as f64 <= rate + f64::from(burst), "{count} in a second at {rate} + {burst}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_sliding_second_holds_more_than_rate_and_burst(rate in rate(), steps in steps()) {
+        let start = Instant::now();
+        let interval = 1.0 / rate.per_second();
+        let (mut gate, mut now) = (Gate::new(rate, start), start);
+        let (mut moments, mut held_until) = (Vec::new(), start);
+        for step in steps {
+            let granted = match step {
+                Step::Wait(intervals) => {
+                    now += Duration::from_secs_f64(intervals * interval);
+                    None
+                }
+                Step::Hold(intervals) => {
+                    let until = now + Duration::from_secs_f64(intervals * interval);
+                    gate.hold(until);
+                    held_until = held_until.max(until);
+                    None
+                }
+                Step::Pass => gate.pass(now).map(|()| now).ok(),
+                Step::Reserve => Some(gate.reserve(now)),
+            };
+            if let Some(moment) = granted {
+                prop_assert!(moment >= now && moment >= held_until);
+                moments.push(moment);
+            }
+        }
+        moments.sort();
+        assert_no_second_over(&moments, rate.per_second(), rate.burst());
+        // It starts empty, so the n-th passes after n intervals at the earliest.
+        for (index, moment) in moments.iter().enumerate() {
+            let earned = (*moment - start).as_secs_f64() * rate.per_second();
+            prop_assert!(index as f64 + 1.0 <= earned * 1.000_001);
+        }
+    }
+
+    #[test]
+    fn a_change_of_rate_grants_no_burst(
+        rates in prop::collection::vec(rate(), 2..10),
+        asks in prop::collection::vec((0..10usize, 0.0..0.3f64), 1..300),
+    ) {
+        let start = Instant::now();
+        let (mut gate, mut now, mut moments) = (Gate::new(rates[0], start), start, Vec::new());
+        for (index, seconds) in asks {
+            gate.change_rate(rates[index % rates.len()], now);
+            moments.extend(gate.pass(now).map(|()| now).ok());
+            prop_assert!(gate.pass(now).is_err(), "two at once right after a change");
+            now += Duration::from_secs_f64(seconds);
+            moments.extend(std::iter::from_fn(|| gate.pass(now).map(|()| now).ok()));
+        }
+        let fastest = rates.iter().map(|rate| rate.per_second()).fold(0.0, f64::max);
+        let burst = rates.iter().map(|rate| rate.burst()).max().unwrap();
+        assert_no_second_over(&moments, fastest, burst);
+    }
+
+    #[test]
+    fn reservations_are_in_order_and_an_interval_apart(rate in rate(), count in 1..500usize) {
+        let start = Instant::now();
+        let mut gate = Gate::new(rate, start);
+        let moments: Vec<Instant> = (0..count).map(|_| gate.reserve(start)).collect();
+        for pair in moments.windows(2) {
+            let apart = (pair[1] - pair[0]).as_secs_f64();
+            prop_assert!((apart * rate.per_second() - 1.0).abs() < 0.000_02);
+        }
+        prop_assert_eq!(gate.pass(start).unwrap_err(), gate.reserve(start));
+    }
+
+    #[test]
+    fn a_recipient_gets_a_burst_and_then_one_in_each_interval(
+        burst in 1..30u32,
+        every in 1..20_000u64,
+        waits in prop::collection::vec(0.0..3.0f64, 1..200),
+    ) {
+        let every = Duration::from_millis(every);
+        let limit = RecipientLimit::new(burst, every).unwrap();
+        let mut recipients = Recipients::new(Some(limit), 10);
+        let (number, recipient, mut now) = (number(), recipient(0), Instant::now());
+        let mut moments = Vec::new();
+        for intervals in waits {
+            now += every.mul_f64(intervals);
+            moments.push(recipients.reserve(&number, &recipient, now));
+            prop_assert!(*moments.last().unwrap() >= now);
+        }
+        prop_assert!(moments.is_sorted());
+        for (first, from) in moments.iter().enumerate() {
+            for (last, to) in moments.iter().enumerate().skip(first) {
+                let refilled = (*to - *from).as_nanos() / every.as_nanos();
+                prop_assert!(((last - first) as u128) < u128::from(burst) + refilled);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn a_sender_that_looks_each_millisecond_uses_98_percent_of_the_rate(rate in rate()) {
+        let rate = Rate::new(rate.per_second(), None).unwrap();
+        let start = Instant::now();
+        let mut gate = Gate::new(rate, start);
+        let passed: usize = (0..=20_000)
+            .map(|tick| start + Duration::from_millis(tick))
+            .map(|now| std::iter::from_fn(|| gate.pass(now).ok()).count())
+            .sum();
+        prop_assert!(passed as f64 + 1.0 >= 0.98 * 20.0 * rate.per_second());
+    }
+}
+
+#[test]
+fn whoever_asks_again_when_told_to_passes() {
+    let start = Instant::now();
+    let mut gate = Gate::new(Rate::new(80.0, None).unwrap(), start);
+    let mut now = start;
+    for _ in 0..1_000 {
+        now = gate.pass(now).unwrap_err();
+        gate.pass(now).unwrap();
+    }
+    assert_eq!(now - start, Duration::from_micros(12_500_000));
+}
+
+#[test]
+fn a_hold_is_never_shortened_and_keeps_everybody_back() {
+    let start = Instant::now();
+    let mut gate = Gate::new(Rate::new(1_000.0, None).unwrap(), start);
+    assert_eq!(gate.held_until(), None);
+    let until = start + 60 * SECOND;
+    gate.hold(until);
+    gate.hold(start + SECOND);
+    assert_eq!(gate.held_until(), Some(until));
+    assert_eq!(gate.pass(start + 59 * SECOND), Err(until));
+    assert_eq!(gate.reserve(start + 2 * SECOND), until);
+    assert_eq!(gate.pass(until), Ok(()));
+}
+
+#[test]
+fn a_rate_that_changes_all_the_time_stops_nobody() {
+    let start = Instant::now();
+    let mut gate = Gate::new(Rate::new(0.1, None).unwrap(), start);
+    for second in 1..10 {
+        gate.change_rate(
+            Rate::new(0.1 + 0.001 * second as f64, None).unwrap(),
+            start + second * SECOND,
+        );
+    }
+    assert_eq!(gate.pass(start + 10 * SECOND), Ok(()));
+}
+
+#[test]
+fn a_clock_that_goes_back_is_no_accident() {
+    let start = Instant::now() + 100 * SECOND;
+    let mut gate = Gate::new(Rate::new(10.0, None).unwrap(), start);
+    let mut recipients = Recipients::new(Some(RecipientLimit::default()), 10);
+    let earlier = start - 50 * SECOND;
+    assert!(gate.pass(earlier).unwrap_err() > start);
+    gate.reserve(start + SECOND);
+    assert!(gate.reserve(earlier) > start);
+    recipients.reserve(&number(), &recipient(1), start);
+    recipients.reserve(&number(), &recipient(1), earlier);
+}
+
+#[test]
+fn a_rate_out_of_range_is_refused_with_the_range() {
+    for per_second in [0.0, 0.09, -1.0, 1_000_001.0, f64::NAN, f64::INFINITY] {
+        assert!(Rate::new(per_second, None).unwrap_err().contains("from 0.1 to 1000000 a second"));
+    }
+    assert!(Rate::new(1.0, Some(0)).unwrap_err().contains("from 1 to 1000000, not 0"));
+    assert!(RecipientLimit::new(0, SECOND).unwrap_err().contains("burst must be from 1 to 1000"));
+    assert!(RecipientLimit::new(1, Duration::ZERO).unwrap_err().contains("from 1ms to 3600s"));
+    let bursts =
+        [0.1, 17.0, 200.0, 201.0, 1_000_000.0].map(|r| Rate::new(r, None).unwrap().burst());
+    assert_eq!(bursts, [2, 2, 2, 3, 10_000]);
+}
+
+#[test]
+fn pairs_do_not_wait_for_each_other() {
+    let limit = RecipientLimit::new(1, 6 * SECOND).unwrap();
+    let mut recipients = Recipients::new(Some(limit), 10);
+    let (now, other) = (Instant::now(), NumberId::parse("2").unwrap());
+    assert_eq!(recipients.reserve(&number(), &recipient(1), now), now);
+    assert_eq!(recipients.reserve(&number(), &recipient(1), now), now + 6 * SECOND);
+    assert_eq!(recipients.reserve(&number(), &recipient(2), now), now);
+    assert_eq!(recipients.reserve(&other, &recipient(1), now), now);
+}
+
+#[test]
+fn without_a_limit_everybody_goes_at_once_and_nobody_is_remembered() {
+    let mut recipients = Recipients::new(None, 10);
+    let now = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(recipients.reserve(&number(), &recipient(1), now), now);
+    }
+    assert_eq!(recipients.remembered(), 0);
+}
+
+#[test]
+fn a_full_map_lets_strangers_pass_and_still_keeps_those_it_knows() {
+    let limit = RecipientLimit::new(1, 6 * SECOND).unwrap();
+    let mut recipients = Recipients::new(Some(limit), 100);
+    let now = Instant::now();
+    for index in 0..150 {
+        assert_eq!(recipients.reserve(&number(), &recipient(index), now), now);
+    }
+    assert_eq!((recipients.remembered(), recipients.ungated()), (100, 50));
+    assert_eq!(recipients.reserve(&number(), &recipient(0), now), now + 6 * SECOND);
+
+    // All but the one with a second promise have their burst back.
+    let later = now + 6 * SECOND;
+    assert_eq!(recipients.reserve(&number(), &recipient(200), later), later);
+    assert_eq!((recipients.remembered(), recipients.ungated()), (2, 50));
+    assert_eq!(recipients.reserve(&number(), &recipient(0), later), later + 6 * SECOND);
+}
+
+#[test]
+fn the_map_stays_near_the_pairs_in_use() {
+    let limit = RecipientLimit::new(20, 6 * SECOND).unwrap();
+    let mut recipients = Recipients::new(Some(limit), 1_000_000);
+    let start = Instant::now();
+    // 1,000 new recipients a second, each in use for 6 s.
+    for index in 0..60_000u32 {
+        recipients.reserve(
+            &number(),
+            &recipient(index),
+            start + Duration::from_millis(index.into()),
+        );
+        assert!(recipients.remembered() <= 2 * 6_000 + 6_000);
+    }
+    assert_eq!(recipients.ungated(), 0);
+}
+
+fn number() -> NumberId {
+    NumberId::parse("1027729340496751").unwrap()
+}
+
+fn recipient(index: u32) -> Recipient {
+    Recipient::from_to(&format!("+9199{index:08}"))
+}
