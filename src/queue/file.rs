@@ -12,7 +12,7 @@ use crate::clock;
 use crate::policy::{History, Reschedule, Settlement, Why, rest};
 use crate::wire::{InvalidJob, NumberId, Priority, ResultEvent, SendJob};
 use bytes::Bytes;
-use lines::Lines;
+pub use lines::Lines;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufRead;

@@ -8,13 +8,14 @@ use std::io::{self, BufRead};
 const MAX_LINE_BYTES: usize = 1024 * 1024;
 
 /// Lines with their number, from 1; empty ones are passed over.
-pub(super) struct Lines<R> {
+pub struct Lines<R> {
     reader: R,
     number: u64,
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(super) fn new(reader: R) -> Lines<R> {
+    /// Lines of `reader`, from its present place.
+    pub fn new(reader: R) -> Lines<R> {
         Lines { reader, number: 0 }
     }
 

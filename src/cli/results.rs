@@ -1,0 +1,94 @@
+//! `results`: events on stdout, one JSON object a line.
+
+use super::{End, parts};
+use crate::config::Settings;
+use crate::queue::rabbitmq::{Follower, Taker};
+use clap::{Args, ValueEnum};
+use std::io::Write;
+
+#[derive(Debug, Args)]
+pub(super) struct ResultsArguments {
+    /// Empty the queue that keeps results instead of following: what is printed is gone from it
+    #[arg(long, conflicts_with_all = ["status", "number"])]
+    take: bool,
+    /// Only results with this status
+    #[arg(long, value_enum)]
+    status: Option<Of>,
+    /// Only results of this phone number ID
+    #[arg(long, value_name = "ID")]
+    number: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Of {
+    Accepted,
+    Failed,
+    Expired,
+    Unknown,
+}
+
+impl Of {
+    fn name(self) -> &'static str {
+        match self {
+            Of::Accepted => "accepted",
+            Of::Failed => "failed",
+            Of::Expired => "expired",
+            Of::Unknown => "unknown",
+        }
+    }
+}
+
+pub(super) async fn run(arguments: ResultsArguments, settings: Settings) -> anyhow::Result<End> {
+    parts::start_log(&settings)?;
+    match arguments.take {
+        true => take(&settings).await,
+        false => follow(&arguments, &settings).await,
+    }
+}
+
+/// Prints what the queue holds; each event is acknowledged only after it was written.
+async fn take(settings: &Settings) -> anyhow::Result<End> {
+    let connection = parts::connection(settings);
+    let taker =
+        Taker::connect(&connection, &settings.rabbitmq.prefix).await.map_err(anyhow::Error::msg)?;
+    while let Some(event) = taker.next().await.map_err(anyhow::Error::msg)? {
+        print(&event.body)?;
+        event.acknowledge().await.map_err(anyhow::Error::msg)?;
+    }
+    taker.close().await;
+    Ok(End::Done)
+}
+
+async fn follow(arguments: &ResultsArguments, settings: &Settings) -> anyhow::Result<End> {
+    let status = arguments.status.map_or("*", Of::name);
+    let number = arguments.number.as_deref().unwrap_or("*");
+    let pattern = match (arguments.status, &arguments.number) {
+        (None, None) => "#".to_owned(),
+        _ => format!("result.{status}.{number}"),
+    };
+    let connection = parts::connection(settings);
+    let mut follower = Follower::connect(&connection, &settings.rabbitmq.prefix, &pattern)
+        .await
+        .map_err(anyhow::Error::msg)?;
+    loop {
+        tokio::select! {
+            event = follower.next() => print(&event.map_err(anyhow::Error::msg)?)?,
+            stopped = tokio::signal::ctrl_c() => {
+                stopped?;
+                follower.close().await;
+                return Ok(End::Done);
+            }
+        }
+    }
+}
+
+/// One line, whatever line breaks a producer's metadata holds.
+fn print(event: &[u8]) -> anyhow::Result<()> {
+    let mut line = match serde_json::from_slice::<serde_json::Value>(event) {
+        Ok(_) => event.iter().copied().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect(),
+        Err(_) => event.to_vec(),
+    };
+    line.push(b'\n');
+    std::io::stdout().lock().write_all(&line)?;
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! The producer's side, for `enqueue` and `demo`: puts jobs on the exchange and waits for confirms.
+//! It takes nothing and settles nothing.
+
+use super::connection::{self, ConnectionSettings, Connector, explain};
+use super::declare::declare;
+use super::headers;
+use super::topology::{Names, Topology, TopologySettings, lane_key};
+use crate::wire::{Priority, SendJob};
+use bytes::Bytes;
+use jiff::Timestamp;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+
+/// How a job was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// The broker has it.
+    Confirmed,
+    /// No queue wants it, not even the one for unrouted jobs: the broker dropped it.
+    Unroutable,
+    /// Its lane is full (`lanes.max_length`).
+    Refused,
+}
+
+/// Puts jobs on RabbitMQ. Its futures must all be polled by one task: lapin gives confirms to the
+/// wrong publish otherwise.
+#[derive(Debug)]
+pub struct Producer {
+    connection: Connection,
+    channel: Channel,
+    names: Names,
+}
+
+impl Producer {
+    /// Connects, and declares what the jobs go through where that is allowed. The error is one line.
+    pub async fn connect(
+        connection: &ConnectionSettings,
+        topology: &TopologySettings,
+    ) -> Result<Producer, String> {
+        let connection = Connector::new(connection)?.connect("chakra-sender enqueue").await?;
+        let names = Names::new(&topology.prefix);
+        declare(&connection, &Topology::shared(&names, topology), topology.declare)
+            .await
+            .map_err(|error| error.to_string())?;
+        let channel = connection.create_channel().await.map_err(|error| explain(&error))?;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
+        confirms.map_err(|error| explain(&error))?;
+        Ok(Producer { connection, channel, names })
+    }
+
+    /// Puts one job. The body's own priority decides its way.
+    ///
+    /// A returned message is told with the next confirm, whosesoever that is (lapin 4.12): the number
+    /// of `Unroutable` is right, which job it stands beside may not be.
+    pub async fn put(&self, job: &SendJob, body: &Bytes, now: Timestamp) -> Result<Taken, String> {
+        let key = lane_key(&job.phone_number_id, job.priority.unwrap_or(Priority::Normal));
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let confirm = self
+            .channel
+            .basic_publish(self.names.sends().into(), key.into(), options, body, properties(job, now))
+            .await
+            .map_err(|error| explain(&error))?;
+        match confirm.await.map_err(|error| explain(&error))? {
+            Confirmation::Ack(None) => Ok(Taken::Confirmed),
+            Confirmation::Ack(Some(_)) => Ok(Taken::Unroutable),
+            Confirmation::Nack(_) | Confirmation::NotRequested => Ok(Taken::Refused),
+        }
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        connection::close(&self.connection).await;
+    }
+}
+
+fn properties(job: &SendJob, now: Timestamp) -> BasicProperties {
+    headers::persistent()
+        .with_content_type("application/json".into())
+        .with_message_id(job.id.as_str().into())
+        .with_timestamp(u64::try_from(now.as_second()).unwrap_or(0))
+}
