@@ -1,1 +1,228 @@
-//! RabbitMQ.
+//! The queue through RabbitMQ: jobs in, outcomes out, waits in between. Knows nothing of gates or
+//! HTTP, and decides nothing about a job that has a lane. Reading order: [`topology`] is what stands
+//! in the broker, `inbox` the consuming side, `receipt` how a delivery is settled, `publisher` the
+//! publishing side.
+//!
+//! Two connections, since an alarm of the broker blocks one that publishes. Each has its own
+//! reconnecting, with a new epoch; lapin's is off, because it hides that jobs went to others.
+
+mod connection;
+mod control;
+mod declare;
+mod decode;
+mod depth;
+mod directory;
+mod headers;
+mod inbox;
+mod lane;
+mod publisher;
+mod receipt;
+pub mod topology;
+mod unrouted;
+
+pub use connection::{ConnectionSettings, TlsIdentity, TlsSettings};
+pub use directory::{Accept, AskForNumbers};
+pub use inbox::Prefetch;
+pub use publisher::{Outgoing, PublishError, Publisher, PublisherState};
+pub use receipt::RabbitReceipt;
+pub use topology::TopologySettings;
+
+use crate::metrics::Metrics;
+use crate::queue::Incoming;
+use crate::wire::NumberId;
+use connection::Connector;
+use directory::Directory;
+use inbox::{Inbox, InboxState};
+use receipt::Desk;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use topology::{Names, Topology};
+
+/// Jobs on their way from the lanes to the worker. What is in hand is bounded by the prefetches.
+const INCOMING: usize = 64;
+
+/// How long unconfirmed publishes are waited for at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the queue needs to know.
+#[derive(Clone)]
+pub struct RabbitSettings {
+    /// Where the broker is.
+    pub connection: ConnectionSettings,
+    /// What stands in it.
+    pub topology: TopologySettings,
+    /// Numbers that have a lane from the start: the plugin's, and those with settings of their own.
+    pub numbers: Vec<NumberId>,
+    /// Whose numbers get a lane later.
+    pub accept: Accept,
+    /// No more lanes than this are made.
+    pub max_lanes: usize,
+    /// How many deliveries of a lane may be in hand.
+    pub prefetch: Prefetch,
+}
+
+impl fmt::Debug for RabbitSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitSettings")
+            .field("connection", &self.connection)
+            .field("topology", &self.topology)
+            .field("numbers", &self.numbers)
+            .field("accept", &self.accept)
+            .field("max_lanes", &self.max_lanes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the queue is like, both connections taken together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerState {
+    /// At least one connection is missing; the last failure.
+    Connecting(String),
+    /// Jobs come in, and outcomes can be recorded.
+    Up,
+    /// The broker takes nothing right now, and says why: no new send may start.
+    Blocked(String),
+    /// What stands in the broker cannot be worked with. Final: the worker must stop.
+    Broken(String),
+}
+
+/// The queue, running.
+#[derive(Debug)]
+pub struct RabbitQueue {
+    publisher: Publisher,
+    stop: CancellationToken,
+    close: CancellationToken,
+    abort: CancellationToken,
+    state: watch::Receiver<BrokerState>,
+    may_send: watch::Receiver<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl RabbitQueue {
+    /// Starts connecting, and goes on until it succeeds. The error is a sentence about the settings.
+    pub fn start(
+        settings: RabbitSettings,
+        metrics: Arc<Metrics>,
+    ) -> Result<(RabbitQueue, mpsc::Receiver<Incoming<RabbitReceipt>>), String> {
+        let connector = Connector::new(&settings.connection)?;
+        let names = Arc::new(Names::new(&settings.topology.prefix));
+        let shared = Arc::new(Topology::shared(&names, &settings.topology));
+        let [stop, close, abort] = [(); 3].map(|()| CancellationToken::new());
+        let (publisher, publishing) = Publisher::new(
+            connector.clone(),
+            Arc::clone(&shared),
+            settings.topology.declare,
+            Arc::clone(&metrics),
+            abort.clone(),
+        );
+        let (out, incoming) = mpsc::channel(INCOMING);
+        let (inbox_state, inbox_watched) =
+            watch::channel(InboxState::Connecting(publisher::NOT_YET.into()));
+        let inbox = Inbox {
+            connector,
+            shared,
+            directory: Arc::new(Directory::new(settings.accept, &settings.numbers)),
+            numbers: settings.numbers,
+            max_lanes: settings.max_lanes,
+            prefetch: settings.prefetch,
+            settings: settings.topology,
+            desk: Desk { publisher: publisher.clone(), names, metrics: Arc::clone(&metrics) },
+            out: Some(out),
+            stop: stop.clone(),
+            close: close.clone(),
+            state: inbox_state,
+        };
+        let (state, watched) = watch::channel(BrokerState::Connecting(publisher::NOT_YET.into()));
+        let (may_send, may_send_watched) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(publishing);
+        tasks.spawn(inbox.run());
+        let publisher_state = publisher.state();
+        tasks.spawn(async move {
+            let show = |now: BrokerState| {
+                metrics.broker_up(matches!(now, BrokerState::Up | BrokerState::Blocked(_)));
+                may_send.send_replace(now == BrokerState::Up);
+                state.send_replace(now);
+            };
+            follow(inbox_watched, publisher_state, show).await;
+        });
+        let queue = RabbitQueue {
+            publisher,
+            stop,
+            close,
+            abort,
+            state: watched,
+            may_send: may_send_watched,
+            tasks,
+        };
+        Ok((queue, incoming))
+    }
+
+    /// The state, as it changes.
+    pub fn state(&self) -> watch::Receiver<BrokerState> {
+        self.state.clone()
+    }
+
+    /// Whether a new send may start: false while its outcome could not be recorded.
+    pub fn may_send(&self) -> watch::Receiver<bool> {
+        self.may_send.clone()
+    }
+
+    /// The publishing side, for what else is to be published.
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// The first step of a drain: all consumers are cancelled, and what they had been given is still
+    /// handed on. Then the channel of incoming jobs ends. What is in hand can still be settled.
+    pub fn stop_consuming(&self) {
+        self.stop.cancel();
+    }
+
+    /// The last step: everything that was published is confirmed, or given up after a bounded wait;
+    /// channels and connections are closed. What is not settled by now is delivered again.
+    pub async fn close(self) {
+        let RabbitQueue { publisher, stop, close, abort, mut tasks, .. } = self;
+        stop.cancel();
+        close.cancel();
+        drop(publisher);
+        let finished = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(FLUSH_TIMEOUT, finished).await.is_err() {
+            tracing::warn!("the connections to RabbitMQ did not close in time");
+            abort.cancel();
+            tasks.shutdown().await;
+        }
+    }
+}
+
+/// Shows both connections as one, until both have ended.
+async fn follow(
+    mut inbox: watch::Receiver<InboxState>,
+    mut publisher: watch::Receiver<PublisherState>,
+    show: impl Fn(BrokerState),
+) {
+    loop {
+        let (consuming, publishing) =
+            (inbox.borrow_and_update().clone(), publisher.borrow_and_update().clone());
+        show(match (consuming, publishing) {
+            (InboxState::Broken(reason), _) => BrokerState::Broken(reason),
+            (InboxState::Connecting(reason), _) | (_, PublisherState::Connecting(reason)) => {
+                BrokerState::Connecting(reason)
+            }
+            (InboxState::Up, PublisherState::Blocked(reason)) => BrokerState::Blocked(reason),
+            (InboxState::Up, PublisherState::Up) => BrokerState::Up,
+        });
+        let changed = tokio::select! {
+            changed = inbox.changed() => changed,
+            changed = publisher.changed() => changed,
+        };
+        // Broken stays shown: its inbox has ended.
+        if changed.is_err() {
+            return;
+        }
+    }
+}

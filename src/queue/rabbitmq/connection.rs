@@ -1,0 +1,266 @@
+//! Opening a connection: several nodes in turn, TLS, a bound on the time, errors of one line that
+//! never show a password. Does not reconnect by itself: who owns a connection decides what its loss
+//! means. lapin's own recovery stays off, since it hides from consumers that their jobs went to others.
+
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use lapin::types::ReplyCode;
+use lapin::uri::AMQPUri;
+use lapin::{Connect, Connection, ConnectionProperties, Error, ErrorKind};
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The first pause before connecting again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// No pause is longer: within 5 s of the broker's return everything flows again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Closing politely is worth no longer wait.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// AMQP's reply code of a normal close.
+pub(super) const CLOSED_NORMALLY: ReplyCode = 200;
+
+/// Where the broker is and how to speak to it.
+#[derive(Debug, Clone)]
+pub struct ConnectionSettings {
+    /// `amqp://user:password@host:port/vhost` or `amqps://…`, one for each node, tried in turn.
+    pub uris: Vec<SecretString>,
+    /// Replaces the password in every URI.
+    pub password: Option<SecretString>,
+    /// Certificates.
+    pub tls: TlsSettings,
+    /// Silence of two heartbeats is a lost connection. A URI's own `?heartbeat=` wins.
+    pub heartbeat: Duration,
+    /// For one node: TCP, TLS and AMQP's handshake together.
+    pub connect_timeout: Duration,
+}
+
+/// Certificates, as files. They are read anew for each connection, so they can be renewed.
+#[derive(Debug, Clone, Default)]
+pub struct TlsSettings {
+    /// PEM; trusted beside what the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// Who we are; none: only by name and password.
+    pub identity: Option<TlsIdentity>,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone)]
+pub enum TlsIdentity {
+    /// PEM certificate chain, and PEM key (PKCS #8).
+    Pem {
+        /// The chain.
+        cert_file: PathBuf,
+        /// Its key.
+        key_file: PathBuf,
+    },
+    /// Both in one PKCS #12 file.
+    Pkcs12 {
+        /// The file.
+        file: PathBuf,
+        /// Its password.
+        password: SecretString,
+    },
+}
+
+/// Opens connections to the broker.
+#[derive(Clone)]
+pub(super) struct Connector {
+    nodes: Vec<AMQPUri>,
+    tls: TlsSettings,
+    timeout: Duration,
+}
+
+impl fmt::Debug for Connector {
+    /// The URIs carry passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.nodes.iter().map(place)).finish()
+    }
+}
+
+impl Connector {
+    /// Reads the URIs; the error is a sentence that shows none of them.
+    pub(super) fn new(settings: &ConnectionSettings) -> Result<Connector, String> {
+        let mut nodes = Vec::new();
+        for (index, uri) in settings.uris.iter().enumerate() {
+            let mut node: AMQPUri = uri.expose_secret().trim().parse().map_err(|_| {
+                let number = index + 1;
+                format!(
+                    "rabbitmq.uri, number {number}: not amqp[s]://user:password@host:port/vhost"
+                )
+            })?;
+            if let Some(password) = &settings.password {
+                password.expose_secret().clone_into(&mut node.authority.userinfo.password);
+            }
+            let heartbeat = u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX);
+            node.query.heartbeat = node.query.heartbeat.or(Some(heartbeat));
+            nodes.push(node);
+        }
+        match nodes.is_empty() {
+            true => Err("rabbitmq.uri names no node".into()),
+            false => Ok(Connector {
+                nodes,
+                tls: settings.tls.clone(),
+                timeout: settings.connect_timeout,
+            }),
+        }
+    }
+
+    /// Tries each node once; the error is one line about each. `name` is shown in the broker's list
+    /// of connections.
+    pub(super) async fn connect(&self, name: &str) -> Result<Connection, String> {
+        let tls = self.tls.load().await?;
+        let mut failures = Vec::new();
+        for node in &self.nodes {
+            match tokio::time::timeout(self.timeout, open(node, &tls, name)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => failures.push(format!("{}: {}", place(node), explain(&error))),
+                Err(_) => failures.push(format!(
+                    "{}: no answer within {} s (rabbitmq.connect_timeout)",
+                    place(node),
+                    self.timeout.as_secs_f64()
+                )),
+            }
+        }
+        Err(failures.join("; "))
+    }
+}
+
+async fn open(node: &AMQPUri, tls: &OwnedTLSConfig, name: &str) -> lapin::Result<Connection> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let runtime = lapin::runtime::default_runtime()?;
+    node.clone().connect_with_config(properties, tls.clone(), runtime).await
+}
+
+/// Where a node is, without its credentials.
+fn place(node: &AMQPUri) -> String {
+    format!("{}:{}", node.authority.host, node.authority.port)
+}
+
+impl TlsSettings {
+    async fn load(&self) -> Result<OwnedTLSConfig, String> {
+        let cert_chain = match &self.ca_file {
+            Some(file) => Some(
+                String::from_utf8(read(file).await?)
+                    .map_err(|_| format!("{} is not PEM", file.display()))?,
+            ),
+            None => None,
+        };
+        let identity = match &self.identity {
+            Some(TlsIdentity::Pem { cert_file, key_file }) => Some(OwnedIdentity::PKCS8 {
+                pem: read(cert_file).await?,
+                key: read(key_file).await?,
+            }),
+            Some(TlsIdentity::Pkcs12 { file, password }) => Some(OwnedIdentity::PKCS12 {
+                der: read(file).await?,
+                password: password.expose_secret().to_owned(),
+            }),
+            None => None,
+        };
+        Ok(OwnedTLSConfig { identity, cert_chain })
+    }
+}
+
+async fn read(file: &Path) -> Result<Vec<u8>, String> {
+    tokio::fs::read(file).await.map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// What went wrong, in the words of who said it: the broker, the system or lapin.
+pub(super) fn explain(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(said) => said.get_message().to_string(),
+        ErrorKind::IOError(error) => error.to_string(),
+        _ => error.to_string(),
+    }
+}
+
+/// Closes a connection politely, or gives up soon.
+pub(super) async fn close(connection: &Connection) {
+    let closing = connection.close(CLOSED_NORMALLY, "done".into());
+    match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(reason = %explain(&error), "connection already gone"),
+        Err(_) => tracing::debug!("the broker does not answer the closing of a connection"),
+    }
+}
+
+/// Pauses before trying again: they double up to a bound, and are spread over their whole length so
+/// that workers which lost the same broker do not return together.
+#[derive(Debug, Default)]
+pub(super) struct Pauses {
+    taken: u32,
+}
+
+impl Pauses {
+    /// The next pause; `chance` is 0 to 1.
+    pub(super) fn next(&mut self, chance: f64) -> Duration {
+        let longest = FIRST_PAUSE.saturating_mul(1 << self.taken.min(8)).min(LONGEST_PAUSE);
+        self.taken = self.taken.saturating_add(1);
+        longest.mul_f64(chance.clamp(0.0, 1.0))
+    }
+
+    /// It worked: the next failure is a first one.
+    pub(super) fn reset(&mut self) {
+        self.taken = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(uri: &str) -> ConnectionSettings {
+        ConnectionSettings {
+            uris: vec![uri.to_owned().into()],
+            password: None,
+            tls: TlsSettings::default(),
+            heartbeat: Duration::from_secs(10),
+            connect_timeout: Duration::from_millis(200),
+        }
+    }
+
+    #[test]
+    fn a_bad_address_is_an_error_that_does_not_show_it() {
+        let error = Connector::new(&settings("http://guest:secret@nowhere")).unwrap_err();
+        assert!(error.contains("rabbitmq.uri") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_password_of_its_own_replaces_the_one_in_the_address_and_is_never_shown() {
+        let mut settings = settings("amqp://guest:old@127.0.0.1:1/%2f");
+        settings.password = Some("new".to_owned().into());
+        let connector = Connector::new(&settings).unwrap();
+        assert_eq!(connector.nodes[0].authority.userinfo.password, "new");
+        assert_eq!(format!("{connector:?}"), r#"["127.0.0.1:1"]"#);
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_named() {
+        let connector = Connector::new(&settings("amqp://guest:secret@127.0.0.1:1/%2f")).unwrap();
+        let error = connector.connect("test").await.unwrap_err();
+        assert!(error.starts_with("127.0.0.1:1: ") && error.contains("refused"), "{error}");
+        assert!(!error.contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_accepts_and_stays_silent_is_given_up() {
+        let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = peer.local_addr().unwrap().port();
+        let uri = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
+        let error = Connector::new(&settings(&uri)).unwrap().connect("test").await.unwrap_err();
+        assert!(error.contains("no answer within 0.2 s"), "{error}");
+    }
+
+    #[test]
+    fn pauses_double_up_to_two_seconds_and_begin_anew() {
+        let mut pauses = Pauses::default();
+        let millis: Vec<u128> = (0..7).map(|_| pauses.next(1.0).as_millis()).collect();
+        assert_eq!(millis, [100, 200, 400, 800, 1600, 2000, 2000]);
+        pauses.reset();
+        assert_eq!(pauses.next(1.0), FIRST_PAUSE);
+        assert_eq!(pauses.next(0.0), Duration::ZERO);
+    }
+}

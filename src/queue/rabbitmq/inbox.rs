@@ -1,0 +1,316 @@
+//! The consuming connection and its epochs. In each: declare, read which lanes there are, consume
+//! them all and the unrouted jobs, follow the record. When the connection goes, so does the epoch:
+//! nothing held from it is ours any more, and the next begins.
+
+use super::connection::{self, Connector, Pauses, explain};
+use super::control::{Control, record_lane};
+use super::declare::{DeclareError, declare};
+use super::depth::watch_depths;
+use super::directory::Directory;
+use super::lane::{LaneState, LaneTask, Orders};
+use super::receipt::{Desk, RabbitReceipt};
+use super::topology::{Topology, TopologySettings};
+use super::unrouted::Unrouted;
+use crate::clock;
+use crate::queue::Incoming;
+use crate::wire::NumberId;
+use futures_util::StreamExt;
+use lapin::{Connection, Event};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Lanes opened at once: a thousand open in seconds, and the broker's other work goes on.
+const OPENING_AT_ONCE: usize = 16;
+
+/// Requests for lanes on their way to the inbox.
+const REQUESTS: usize = 16;
+
+/// How many deliveries of a lane may be in hand; fixed when subscribing.
+pub type Prefetch = Arc<dyn Fn(&NumberId) -> u16 + Send + Sync>;
+
+/// Somebody needs a lane for this number.
+pub(super) struct LaneRequest {
+    pub(super) number: NumberId,
+    /// Answered when its queues stand.
+    pub(super) made: oneshot::Sender<Result<(), NoLane>>,
+}
+
+/// The number gets no lane, and this is why.
+#[derive(Debug)]
+pub(super) struct NoLane(pub(super) String);
+
+/// What the consuming connection is like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum InboxState {
+    /// There is none; the last failure.
+    Connecting(String),
+    /// It stands, and the lanes are consumed.
+    Up,
+    /// What stands in the broker cannot be worked with: the worker must stop.
+    Broken(String),
+}
+
+/// The consuming side.
+pub(super) struct Inbox {
+    pub(super) connector: Connector,
+    pub(super) settings: TopologySettings,
+    pub(super) shared: Arc<Topology>,
+    /// These have a lane from the start.
+    pub(super) numbers: Vec<NumberId>,
+    pub(super) max_lanes: usize,
+    pub(super) prefetch: Prefetch,
+    pub(super) directory: Arc<Directory>,
+    pub(super) desk: Desk,
+    /// Taken when no more jobs are to come.
+    pub(super) out: Option<mpsc::Sender<Incoming<RabbitReceipt>>>,
+    pub(super) stop: CancellationToken,
+    pub(super) close: CancellationToken,
+    pub(super) state: watch::Sender<InboxState>,
+}
+
+/// How an epoch, or a task in it, ended.
+enum End {
+    Stopped,
+    Lost(String),
+    Broken(String),
+}
+
+impl From<DeclareError> for End {
+    fn from(error: DeclareError) -> End {
+        match error {
+            DeclareError::Interrupted(_) | DeclareError::Missing(_) => End::Lost(error.to_string()),
+            DeclareError::Unfit(reason) => End::Broken(reason),
+        }
+    }
+}
+
+impl Inbox {
+    /// Consumes until told to stop, then keeps what must stay until told to close.
+    pub(super) async fn run(mut self) {
+        let mut pauses = Pauses::default();
+        let stop = self.stop.clone();
+        while !stop.is_cancelled() {
+            let connecting = self.connector.connect("chakra-sender consume");
+            let reason = match stop.run_until_cancelled(connecting).await {
+                None => return,
+                Some(Err(reason)) => reason,
+                Some(Ok(connection)) => {
+                    let connection = Arc::new(connection);
+                    let end = self.epoch(&connection, &mut pauses).await;
+                    connection::close(&connection).await;
+                    match end {
+                        End::Stopped => return,
+                        End::Lost(reason) => reason,
+                        End::Broken(reason) => {
+                            tracing::error!(%reason, "the worker cannot work with this broker");
+                            self.state.send_replace(InboxState::Broken(reason));
+                            return;
+                        }
+                    }
+                }
+            };
+            tracing::warn!(%reason, "the consuming connection is down");
+            self.state.send_replace(InboxState::Connecting(reason));
+            let pause = tokio::time::sleep(pauses.next(fastrand::f64()));
+            let _stopped = stop.run_until_cancelled(pause).await;
+        }
+    }
+
+    async fn epoch(&mut self, connection: &Arc<Connection>, pauses: &mut Pauses) -> End {
+        let mut events = connection.events_listener().boxed();
+        let lost = async {
+            while let Some(event) = events.next().await {
+                if let Event::Error(error) = event {
+                    return explain(&error);
+                }
+            }
+            "it has ended".to_owned()
+        };
+        let stop = self.stop.clone();
+        // Its tasks end with it: what they held is not ours any more.
+        let mut epoch = Epoch::new(connection, &stop, self.close.clone());
+        let end = tokio::select! {
+            biased;
+            reason = lost => End::Lost(reason),
+            end = epoch.work(self, pauses) => end,
+        };
+        if let End::Stopped = end {
+            self.out = None;
+            // The lanes keep their channels until what they handed on is settled.
+            while epoch.tasks.join_next().await.is_some() {}
+            self.close.cancelled().await;
+        }
+        epoch.tasks.shutdown().await;
+        self.desk.metrics.lanes_owned(0);
+        end
+    }
+}
+
+/// One connection's life.
+struct Epoch {
+    connection: Arc<Connection>,
+    orders: Orders,
+    lanes: HashMap<NumberId, watch::Receiver<LaneState>>,
+    /// Waiting for lanes that are being recorded.
+    asked: HashMap<NumberId, Vec<oneshot::Sender<Result<(), NoLane>>>>,
+    numbers: watch::Sender<Vec<NumberId>>,
+    tasks: JoinSet<End>,
+}
+
+impl Epoch {
+    fn new(
+        connection: &Arc<Connection>,
+        stop: &CancellationToken,
+        close: CancellationToken,
+    ) -> Epoch {
+        let opening = Arc::new(Semaphore::new(OPENING_AT_ONCE));
+        Epoch {
+            connection: Arc::clone(connection),
+            orders: Orders { stop: stop.clone(), close, opening },
+            lanes: HashMap::new(),
+            asked: HashMap::new(),
+            numbers: watch::Sender::new(Vec::new()),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    async fn work(&mut self, inbox: &Inbox, pauses: &mut Pauses) -> End {
+        let mut control = match inbox.stop.run_until_cancelled(self.begin(inbox)).await {
+            None => return End::Stopped,
+            Some(Err(end)) => return end,
+            Some(Ok(control)) => control,
+        };
+        let (requests, mut asking) = mpsc::channel(REQUESTS);
+        let unrouted = Unrouted {
+            desk: inbox.desk.clone(),
+            directory: Arc::clone(&inbox.directory),
+            lanes: requests,
+        };
+        let (connection, stop) = (Arc::clone(&self.connection), inbox.stop.clone());
+        self.tasks.spawn(async move {
+            unrouted.run(connection, stop).await;
+            End::Stopped
+        });
+        let (connection, desk) = (Arc::clone(&self.connection), inbox.desk.clone());
+        let (numbers, stop) = (self.numbers.subscribe(), inbox.stop.clone());
+        self.tasks.spawn(async move {
+            let depths = watch_depths(&connection, &desk, numbers);
+            let _stopped = stop.run_until_cancelled(depths).await;
+            End::Stopped
+        });
+        pauses.reset();
+        inbox.state.send_replace(InboxState::Up);
+        loop {
+            tokio::select! {
+                () = inbox.stop.cancelled() => return End::Stopped,
+                lane = control.next_lane() => match lane {
+                    Ok(number) => self.open(inbox, &number),
+                    Err(lost) => return End::Lost(lost.to_string()),
+                },
+                Some(request) = asking.recv() => self.ask(inbox, request),
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(End::Stopped) => {}
+                    Ok(end) => return end,
+                    Err(panic) => return End::Lost(format!("a defect of the worker: {panic}")),
+                }
+            }
+        }
+    }
+
+    /// Declares what all share, and opens the lanes that stand in the record.
+    async fn begin(&mut self, inbox: &Inbox) -> Result<Control, End> {
+        let Inbox { desk, settings, .. } = inbox;
+        declare(&self.connection, &inbox.shared, settings.declare).await?;
+        let lost = |error: &dyn std::error::Error| End::Lost(error.to_string());
+        let (control, mut lanes) = Control::open(&self.connection, &desk.publisher, &desk.names)
+            .await
+            .map_err(|error| lost(&error))?;
+        for number in &inbox.numbers {
+            if lanes.insert(number.clone()) {
+                let now = clock::wall();
+                let recorded = record_lane(&desk.publisher, &desk.names, number, now).await;
+                recorded.map_err(|error| lost(&error))?;
+            }
+        }
+        for number in &lanes {
+            self.open(inbox, number);
+        }
+        Ok(control)
+    }
+
+    /// Starts consuming a recorded lane.
+    fn open(&mut self, inbox: &Inbox, number: &NumberId) {
+        if !self.lanes.contains_key(number)
+            && let Some(out) = inbox.out.clone()
+        {
+            let (state, watched) = watch::channel(LaneState::Opening);
+            let lane = LaneTask {
+                number: number.clone(),
+                connection: Arc::clone(&self.connection),
+                topology: Topology::lane(&inbox.desk.names, &inbox.settings, number),
+                create: inbox.settings.declare,
+                prefetch: (inbox.prefetch)(number),
+                desk: inbox.desk.clone(),
+                out,
+                orders: self.orders.clone(),
+                state,
+            };
+            self.tasks.spawn(async move {
+                match lane.run().await {
+                    Some(unfit) => End::Broken(unfit),
+                    None => End::Stopped,
+                }
+            });
+            self.lanes.insert(number.clone(), watched);
+            self.numbers.send_modify(|numbers| numbers.push(number.clone()));
+            inbox.desk.metrics.lanes_owned(self.lanes.len());
+        }
+        for made in self.asked.remove(number).unwrap_or_default() {
+            self.answer(number, made);
+        }
+    }
+
+    /// Only the record makes a lane: it is written there, and opened when it is read from there.
+    fn ask(&mut self, inbox: &Inbox, LaneRequest { number, made }: LaneRequest) {
+        if self.lanes.contains_key(&number) {
+            return self.answer(&number, made);
+        }
+        if let Some(others) = self.asked.get_mut(&number) {
+            return others.push(made);
+        }
+        let refusal = match self.lanes.len() + self.asked.len() >= inbox.max_lanes {
+            true => Some("its number would need one more lane than numbers.max_lanes allows"),
+            false if !inbox.settings.declare => {
+                Some("its number has no lane, and rabbitmq.declare is false")
+            }
+            false => None,
+        };
+        if let Some(reason) = refusal {
+            // Who asked may be gone.
+            let _nobody = made.send(Err(NoLane(reason.into())));
+            return;
+        }
+        self.asked.insert(number.clone(), vec![made]);
+        let desk = inbox.desk.clone();
+        self.tasks.spawn(async move {
+            match record_lane(&desk.publisher, &desk.names, &number, clock::wall()).await {
+                Ok(()) => End::Stopped,
+                Err(error) => End::Lost(error.to_string()),
+            }
+        });
+    }
+
+    /// Answers when the lane's queues stand.
+    fn answer(&mut self, number: &NumberId, made: oneshot::Sender<Result<(), NoLane>>) {
+        let Some(mut state) = self.lanes.get(number).cloned() else { return };
+        self.tasks.spawn(async move {
+            if state.wait_for(|state| *state == LaneState::Open).await.is_ok() {
+                let _nobody = made.send(Ok(()));
+            }
+            End::Stopped
+        });
+    }
+}

@@ -1,0 +1,198 @@
+//! Consuming one lane: its two queues on one channel, urgent ones first. Subscribes again when the
+//! broker ends the subscription; until then nothing that was held is ours any more.
+
+use super::connection::{CLOSED_NORMALLY, Pauses, explain};
+use super::declare::{DeclareError, declare};
+use super::decode::{Decoded, Original, decode};
+use super::receipt::{Desk, Hold, Message, RabbitReceipt};
+use super::topology::Topology;
+use crate::clock;
+use crate::queue::Incoming;
+use crate::wire::{NumberId, Priority};
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Acker, Channel, Connection, Consumer};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What a lane's task is told.
+#[derive(Clone)]
+pub(super) struct Orders {
+    /// Take no more: cancel, hand on what has come, keep the channel.
+    pub(super) stop: CancellationToken,
+    /// All is settled: close the channel.
+    pub(super) close: CancellationToken,
+    /// Lanes that are opened at once.
+    pub(super) opening: Arc<Semaphore>,
+}
+
+/// How far a lane is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LaneState {
+    /// Not yet.
+    Opening,
+    /// Its queues stand.
+    Open,
+}
+
+/// One lane's consumer.
+pub(super) struct LaneTask {
+    pub(super) number: NumberId,
+    pub(super) connection: Arc<Connection>,
+    pub(super) topology: Topology,
+    pub(super) create: bool,
+    pub(super) prefetch: u16,
+    pub(super) desk: Desk,
+    pub(super) out: mpsc::Sender<Incoming<RabbitReceipt>>,
+    pub(super) orders: Orders,
+    pub(super) state: watch::Sender<LaneState>,
+}
+
+struct Subscription {
+    channel: Channel,
+    urgent: Consumer,
+    normal: Consumer,
+    hold: Arc<Hold>,
+    dropped: mpsc::Receiver<Acker>,
+}
+
+impl Drop for Subscription {
+    /// However it ends: the broker has given back what was held.
+    fn drop(&mut self) {
+        self.hold.end();
+    }
+}
+
+impl LaneTask {
+    /// Serves the lane until it is told to stop or its connection is gone. Returns why its queues
+    /// cannot be worked with, if so.
+    pub(super) async fn run(self) -> Option<String> {
+        let mut pauses = Pauses::default();
+        while self.connection.status().connected() && !self.orders.stop.is_cancelled() {
+            let reason = match self.subscribe().await {
+                Ok(mut subscription) => {
+                    pauses.reset();
+                    let lost = self.serve(&mut subscription).await;
+                    let Some(reason) = lost else {
+                        self.finish(subscription).await;
+                        return None;
+                    };
+                    // Gone already, as a rule; if not, the broker takes back what we hold.
+                    let _gone = subscription.channel.close(CLOSED_NORMALLY, "lost".into()).await;
+                    reason
+                }
+                Err(DeclareError::Unfit(reason)) => return Some(reason),
+                Err(error @ (DeclareError::Interrupted(_) | DeclareError::Missing(_))) => {
+                    error.to_string()
+                }
+            };
+            tracing::warn!(number = %self.number, %reason, "not consuming this lane");
+            let pause = tokio::time::sleep(pauses.next(fastrand::f64()));
+            let _stopped = self.orders.stop.run_until_cancelled(pause).await;
+        }
+        None
+    }
+
+    async fn subscribe(&self) -> Result<Subscription, DeclareError> {
+        // Never closed: it lives as long as its lanes.
+        let _turn = self.orders.opening.acquire().await;
+        declare(&self.connection, &self.topology, self.create).await?;
+        self.state.send_replace(LaneState::Open);
+        let subscribed = self.consume().await;
+        subscribed.map_err(|error| DeclareError::Interrupted(explain(&error)))
+    }
+
+    async fn consume(&self) -> lapin::Result<Subscription> {
+        let channel = self.connection.create_channel().await?;
+        // For each consumer, and fixed from here on: a later one has no effect.
+        channel.basic_qos(self.prefetch, BasicQosOptions { global: false }).await?;
+        let consume = async |priority| {
+            let queue = self.desk.names.lane(&self.number, priority);
+            let options = BasicConsumeOptions::default();
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+        };
+        let urgent = consume(Priority::Urgent).await?;
+        let normal = consume(Priority::Normal).await?;
+        let (hold, dropped) = Hold::new(self.prefetch.saturating_mul(2));
+        Ok(Subscription { channel, urgent, normal, hold, dropped })
+    }
+
+    /// Hands deliveries on. Returns why the subscription was lost; none when told to stop.
+    async fn serve(&self, subscription: &mut Subscription) -> Option<String> {
+        let Subscription { urgent, normal, hold, dropped, .. } = subscription;
+        loop {
+            let (delivery, priority) = tokio::select! {
+                biased;
+                () = self.orders.stop.cancelled() => return None,
+                Some(acker) = dropped.recv() => {
+                    give_back(&acker).await;
+                    continue;
+                }
+                delivery = urgent.next() => (delivery, Priority::Urgent),
+                delivery = normal.next() => (delivery, Priority::Normal),
+            };
+            match delivery {
+                Some(Ok(delivery)) => self.hand_on(delivery, priority, hold).await,
+                Some(Err(error)) => return Some(explain(&error)),
+                // Without our doing: the queue was deleted, or its broker wants to deliver elsewhere.
+                None => return Some("the broker cancelled the subscription".into()),
+            }
+        }
+    }
+
+    async fn hand_on(&self, mut delivery: Delivery, priority: Priority, hold: &Arc<Hold>) {
+        let original = Original::take(&mut delivery);
+        let Decoded { job, travel, priority_disagrees } =
+            decode(&original, &self.number, priority, clock::wall());
+        if priority_disagrees {
+            self.desk.metrics.priority_disagreed(&self.number);
+        }
+        let lane = Some((self.number.clone(), priority));
+        let (history, waited_for) = (travel.history.clone(), travel.waited_for);
+        let message = Message { original, travel, lane };
+        let (acker, desk) = (delivery.acker.clone(), self.desk.clone());
+        let incoming = Incoming {
+            lane: Some(self.number.clone()),
+            job,
+            history,
+            waited_for,
+            priority,
+            redelivered: delivery.redelivered,
+            receipt: RabbitReceipt::new(acker, Arc::clone(hold), message, desk),
+        };
+        // Nobody takes jobs any more: dropped, it goes back.
+        let _back = self.out.send(incoming).await;
+    }
+
+    /// Cancels, hands on what has come, and keeps the channel until all of it is settled.
+    async fn finish(self, mut subscription: Subscription) {
+        let Subscription { channel, urgent, normal, hold, .. } = &mut subscription;
+        for consumer in [&*urgent, &*normal] {
+            let cancelled =
+                channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
+            if let Err(error) = cancelled {
+                tracing::debug!(number = %self.number, reason = %explain(&error), "not cancelled");
+            }
+        }
+        for (consumer, priority) in [(urgent, Priority::Urgent), (normal, Priority::Normal)] {
+            while let Some(Ok(delivery)) = consumer.next().await {
+                self.hand_on(delivery, priority, hold).await;
+            }
+        }
+        let LaneTask { out, orders, .. } = self;
+        drop(out);
+        orders.close.cancelled().await;
+        let _gone = subscription.channel.close(CLOSED_NORMALLY, "done".into()).await;
+    }
+}
+
+/// Puts a delivery back, to be delivered again.
+pub(super) async fn give_back(acker: &Acker) {
+    let options = BasicNackOptions { requeue: true, multiple: false };
+    if let Err(error) = acker.nack(options).await {
+        tracing::debug!(reason = %explain(&error), "a dropped delivery went with its channel");
+    }
+}

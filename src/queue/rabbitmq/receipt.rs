@@ -1,0 +1,257 @@
+//! Settling one delivery: publish what follows, wait for the confirm, only then acknowledge, and
+//! look at what the acknowledgement returns.
+
+use super::decode::Original;
+use super::headers::{self, Travel};
+use super::publisher::{Outgoing, PublishError, Publisher};
+use super::topology::{Names, lane_key, step_for};
+use crate::clock;
+use crate::metrics::{Acknowledged, Metrics, PublishKind};
+use crate::policy::{Reschedule, Settlement, Why};
+use crate::queue::{Receipt, SettleError};
+use crate::wire::{Event, NumberId, Priority, ResultEvent};
+use jiff::Timestamp;
+use lapin::Acker;
+use lapin::options::BasicAckOptions;
+use lapin::types::ShortString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How soon a refused publish is tried again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+
+/// What receipts need, shared by all.
+#[derive(Debug, Clone)]
+pub(super) struct Desk {
+    pub(super) publisher: Publisher,
+    pub(super) names: Arc<Names>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// One subscription's hold on its deliveries.
+#[derive(Debug)]
+pub(super) struct Hold {
+    ours: AtomicBool,
+    dropped: mpsc::Sender<Acker>,
+}
+
+impl Hold {
+    /// A hold, and the deliveries that were dropped unsettled: they are to be given back. `most` is
+    /// the greatest number of deliveries in hand.
+    pub(super) fn new(most: u16) -> (Arc<Hold>, mpsc::Receiver<Acker>) {
+        let (dropped, back) = mpsc::channel(usize::from(most).max(1));
+        (Arc::new(Hold { ours: AtomicBool::new(true), dropped }), back)
+    }
+
+    /// The broker has given every delivery back.
+    pub(super) fn end(&self) {
+        self.ours.store(false, SeqCst);
+    }
+}
+
+/// The right to settle one delivery of a job.
+#[derive(Debug)]
+pub struct RabbitReceipt {
+    /// None once it is settled, or is no longer to be.
+    acker: Option<Acker>,
+    hold: Arc<Hold>,
+    message: Message,
+    desk: Desk,
+}
+
+/// What came, as far as settling needs it.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) original: Original,
+    pub(super) travel: Travel,
+    /// Whose lane it goes back to; none where the routing key cannot be read.
+    pub(super) lane: Option<(NumberId, Priority)>,
+}
+
+impl Receipt for RabbitReceipt {
+    fn is_ours(&self) -> bool {
+        self.hold.ours.load(SeqCst) && self.acker.as_ref().is_some_and(Acker::usable)
+    }
+
+    async fn settle(mut self, settlement: &Settlement) -> Result<(), SettleError> {
+        let settled = self.record(settlement).await;
+        if let Err(error @ SettleError::Lost(_)) = &settled {
+            self.desk.metrics.acknowledged(Acknowledged::Lost);
+            self.acker = None;
+            return Err(error.clone());
+        }
+        settled?;
+        self.acknowledge().await
+    }
+}
+
+impl Drop for RabbitReceipt {
+    /// Unsettled: the lane gives it back, so that it comes again.
+    fn drop(&mut self) {
+        if let Some(acker) = self.acker.take()
+            && self.hold.ours.load(SeqCst)
+        {
+            // Full or closed only when the subscription is gone, and with it the delivery.
+            let _gone = self.hold.dropped.try_send(acker);
+        }
+    }
+}
+
+impl RabbitReceipt {
+    /// `acker` is the delivery's.
+    pub(super) fn new(acker: Acker, hold: Arc<Hold>, message: Message, desk: Desk) -> Self {
+        RabbitReceipt { acker: Some(acker), hold, message, desk }
+    }
+
+    /// What came.
+    pub(super) fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// Lets go of a job that has been moved elsewhere, confirmed.
+    pub(super) async fn moved(mut self) -> Result<(), SettleError> {
+        self.acknowledge().await
+    }
+
+    async fn record(&self, settlement: &Settlement) -> Result<(), SettleError> {
+        match settlement {
+            // An outcome is true whosesoever the delivery is now.
+            Settlement::Finish(event) => self.publish_event(event).await,
+            Settlement::DeadLetter { event, class, reason } => {
+                self.still_ours()?;
+                let Message { original, travel, .. } = &self.message;
+                let key = original.routing_key.as_str();
+                let properties = headers::dead(&original.properties, travel, *class, reason, key);
+                let queue = self.desk.names.dead_letters();
+                let out = self.outgoing("", &queue, properties, PublishKind::DeadLetter)?;
+                self.confirmed(out).await?;
+                match event {
+                    Some(event) => self.publish_event(event).await,
+                    None => Ok(()),
+                }
+            }
+            Settlement::Reschedule(wait) => {
+                // Somebody else has the job: a second copy of it must not come into the world.
+                self.still_ours()?;
+                self.wait(wait).await
+            }
+        }
+    }
+
+    async fn wait(&self, wait: &Reschedule) -> Result<(), SettleError> {
+        let Some((number, priority)) = &self.message.lane else {
+            return Err(SettleError::Unwritten("without a lane it cannot come back".into()));
+        };
+        let priority = match wait.why {
+            Why::Retry => Priority::Urgent,
+            Why::NotBefore | Why::Recipient | Why::Hold | Why::HandedBack => *priority,
+        };
+        let travel = Travel {
+            history: wait.history.clone(),
+            waited_for: Some(wait.why),
+            expires_at: self.message.travel.expires_at,
+        };
+        let properties = headers::travelling(&self.message.original.properties, &travel);
+        let step = step_for(rest(wait.history.due, clock::wall()));
+        let (exchange, key) = (self.desk.names.wait(step), lane_key(number, priority));
+        let out = self.outgoing(&exchange, &key, properties, PublishKind::Wait)?;
+        self.confirmed(out).await
+    }
+
+    /// To the results, and to the producer's own queue where it named one.
+    async fn publish_event(&self, event: &ResultEvent) -> Result<(), SettleError> {
+        let body = serde_json::to_vec(&Event::Result(event.clone()))
+            .map_err(|error| SettleError::Unwritten(error.to_string()))?;
+        let number = event.phone_number_id.as_ref().map_or("unknown", NumberId::as_str);
+        let mut properties = headers::persistent()
+            .with_content_type("application/json".into())
+            .with_message_id(short(&event.message_id())?);
+        let original = &self.message.original.properties;
+        if let Some(id) = original.correlation_id() {
+            properties = properties.with_correlation_id(id.clone());
+        }
+        let out = Outgoing {
+            exchange: self.desk.names.results().into(),
+            routing_key: format!("result.{}.{number}", event.status.name()).into(),
+            body: body.into(),
+            properties,
+            kind: PublishKind::Result,
+        };
+        let Some(reply_to) = original.reply_to() else { return self.confirmed(out).await };
+        let reply = Outgoing {
+            exchange: "".into(),
+            routing_key: reply_to.clone(),
+            kind: PublishKind::Reply,
+            ..out.clone()
+        };
+        let (recorded, replied) =
+            tokio::join!(self.confirmed(out), self.desk.publisher.publish(reply));
+        // The results have it: a reply that nobody takes is the asker's loss alone.
+        if replied == Err(PublishError::Refused) {
+            tracing::debug!(reply_to = reply_to.as_str(), "its queue refused a reply");
+        }
+        recorded
+    }
+
+    /// Publishes until the broker has it. It goes on although the delivery may be lost meanwhile:
+    /// what follows has been decided.
+    async fn confirmed(&self, outgoing: Outgoing) -> Result<(), SettleError> {
+        loop {
+            match self.desk.publisher.publish(outgoing.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(PublishError::Stopped) => return Err(SettleError::Stopped),
+                Err(PublishError::Refused) => tokio::time::sleep(REFUSED_PAUSE).await,
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self) -> Result<(), SettleError> {
+        let Some(acker) = self.acker.take() else { return Ok(()) };
+        // True only means written: where the subscription ended first, the broker does not heed it.
+        let acknowledged = acker.ack(BasicAckOptions::default()).await;
+        let ours = self.hold.ours.load(SeqCst);
+        let (outcome, settled) = match acknowledged {
+            Ok(true) if ours => (Acknowledged::Ok, Ok(())),
+            Ok(_) => (Acknowledged::Lost, Err("its subscription ended".to_owned())),
+            Err(error) => (Acknowledged::Lost, Err(error.to_string())),
+        };
+        self.desk.metrics.acknowledged(outcome);
+        settled.map_err(SettleError::Lost)
+    }
+
+    fn still_ours(&self) -> Result<(), SettleError> {
+        match self.is_ours() {
+            true => Ok(()),
+            false => Err(SettleError::Lost("its subscription ended".into())),
+        }
+    }
+
+    /// The original bytes on their way to somewhere else.
+    fn outgoing(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        properties: lapin::BasicProperties,
+        kind: PublishKind,
+    ) -> Result<Outgoing, SettleError> {
+        Ok(Outgoing {
+            exchange: short(exchange)?,
+            routing_key: short(routing_key)?,
+            body: self.message.original.body.clone(),
+            properties,
+            kind,
+        })
+    }
+}
+
+/// How long until `due`; nothing where none is set or it has come.
+fn rest(due: Option<Timestamp>, now: Timestamp) -> Duration {
+    due.and_then(|due| Duration::try_from(due.duration_since(now)).ok()).unwrap_or_default()
+}
+
+/// AMQP's short strings have at most 255 bytes.
+fn short(text: &str) -> Result<ShortString, SettleError> {
+    ShortString::try_new(text).map_err(|error| SettleError::Unwritten(error.to_string()))
+}

@@ -1,0 +1,265 @@
+//! Jobs without a lane, and jobs that the broker threw out of one. The first are given a lane and
+//! moved into it, or told why not; the others get their one outcome here.
+
+use super::connection::{CLOSED_NORMALLY, Pauses, explain};
+use super::decode::{Original, decode};
+use super::directory::{Directory, Verdict};
+use super::headers;
+use super::inbox::{LaneRequest, NoLane};
+use super::lane::give_back;
+use super::publisher::{Outgoing, PublishError};
+use super::receipt::{Desk, Hold, Message, RabbitReceipt};
+use super::topology::read_lane_key;
+use crate::clock;
+use crate::metrics::PublishKind;
+use crate::policy::{self, Failure, History, Settlement};
+use crate::queue::{Receipt, SettleError};
+use crate::wire::{Class, InvalidJob, NumberId, Priority, ResultEvent, Scope, SendJob};
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Jobs handled at once.
+const PREFETCH: u16 = 100;
+
+/// What handling one job needs.
+#[derive(Clone)]
+pub(super) struct Unrouted {
+    pub(super) desk: Desk,
+    pub(super) directory: Arc<Directory>,
+    /// To the inbox, which makes lanes.
+    pub(super) lanes: mpsc::Sender<LaneRequest>,
+}
+
+/// What becomes of a job without a lane.
+enum Way {
+    /// Into its lane, which is there now.
+    Move,
+    /// It has its settlement.
+    Settle(Settlement),
+}
+
+impl Unrouted {
+    /// Consumes until told to stop or until the connection is gone.
+    pub(super) async fn run(self, connection: Arc<Connection>, stop: CancellationToken) {
+        let mut pauses = Pauses::default();
+        while connection.status().connected() && !stop.is_cancelled() {
+            let Some(reason) = self.session(&connection, &stop).await else { return };
+            tracing::warn!(%reason, "not consuming the unrouted jobs");
+            let pause = tokio::time::sleep(pauses.next(fastrand::f64()));
+            let _stopped = stop.run_until_cancelled(pause).await;
+        }
+    }
+
+    /// One subscription. Returns why it was lost; none when told to stop.
+    async fn session(&self, connection: &Connection, stop: &CancellationToken) -> Option<String> {
+        let (channel, mut consumer) = match self.subscribe(connection).await {
+            Ok(subscribed) => subscribed,
+            Err(error) => return Some(explain(&error)),
+        };
+        let (hold, mut dropped) = Hold::new(PREFETCH * 2);
+        let mut jobs = JoinSet::new();
+        let lost = loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break None,
+                Some(_) = jobs.join_next() => {}
+                Some(acker) = dropped.recv() => give_back(&acker).await,
+                delivery = consumer.next() => match delivery {
+                    Some(Ok(delivery)) => {
+                        jobs.spawn(self.clone().handle(delivery, Arc::clone(&hold)));
+                    }
+                    Some(Err(error)) => break Some(explain(&error)),
+                    None => break Some("the broker cancelled the subscription".into()),
+                }
+            }
+        };
+        if lost.is_none() {
+            let _gone = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
+            // What has come and is not begun goes back with the channel.
+            while jobs.join_next().await.is_some() {}
+        }
+        hold.end();
+        let _gone = channel.close(CLOSED_NORMALLY, "done".into()).await;
+        lost
+    }
+
+    async fn subscribe(&self, connection: &Connection) -> lapin::Result<(Channel, Consumer)> {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let queue = self.desk.names.unrouted();
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+        Ok((channel, consumer))
+    }
+
+    async fn handle(self, mut delivery: Delivery, hold: Arc<Hold>) {
+        let original = Original::take(&mut delivery);
+        let lane = read_lane_key(&original.routing_key);
+        let now = clock::wall();
+        let travel = headers::read(&original.properties, now);
+        let death = self.thrown_out(&original);
+        let job = match &lane {
+            Some((number, priority)) => decode(&original, number, *priority, now).job,
+            None => Err(unreadable_key(&original)),
+        };
+        let message = Message { original, travel, lane };
+        let receipt = RabbitReceipt::new(delivery.acker, hold, message, self.desk.clone());
+        let (number, priority) = (receipt.number(), receipt.priority());
+        let history = receipt.history().clone();
+        let way = match (&job, death) {
+            (Err(invalid), _) => Way::Settle(policy::unreadable(invalid, &history, now)),
+            (Ok(job), Some(reason)) => Way::Settle(outcome_of_death(job, &history, &reason)),
+            (Ok(job), None) => self.find_lane(job, &history).await,
+        };
+        let done = match &way {
+            Way::Move => self.move_in(receipt).await,
+            Way::Settle(settlement) => receipt.settle(settlement).await,
+        };
+        match (done, way) {
+            (Ok(()), Way::Settle(settlement)) => {
+                self.note(number.as_ref(), priority, &settlement);
+            }
+            (Ok(()), Way::Move) | (Err(SettleError::Stopped), _) => {}
+            (Err(error), _) => tracing::warn!(%error, "not settled: the job comes again"),
+        }
+    }
+
+    /// Why the broker threw it out of a lane; none for a job that never was in one. A job that came
+    /// back from a wait died there last, by its time: that is its way home.
+    fn thrown_out(&self, original: &Original) -> Option<String> {
+        let (queue, reason) = headers::last_death(&original.properties)?;
+        self.desk.names.is_lane(&queue).then_some(reason)
+    }
+
+    async fn find_lane(&self, job: &SendJob, history: &History) -> Way {
+        let number = &job.phone_number_id;
+        match self.directory.judge(number, clock::monotonic()).await {
+            Verdict::Lane => {}
+            Verdict::Later => return Way::Settle(policy::given_back(history)),
+            Verdict::Refuse(reason) => return turned_away(job, history, &reason),
+        }
+        let (made, answer) = oneshot::channel();
+        let asked = self.lanes.send(LaneRequest { number: number.clone(), made }).await;
+        match (asked, answer.await) {
+            (Ok(()), Ok(Ok(()))) => Way::Move,
+            (Ok(()), Ok(Err(NoLane(reason)))) => turned_away(job, history, &reason),
+            // The connection is going: it comes again, or comes back.
+            (Err(_), _) | (_, Err(_)) => Way::Settle(policy::given_back(history)),
+        }
+    }
+
+    /// By its own key, which its lane is bound with by now.
+    async fn move_in(&self, receipt: RabbitReceipt) -> Result<(), SettleError> {
+        let outgoing = Outgoing {
+            exchange: self.desk.names.sends().into(),
+            routing_key: receipt.original().routing_key.as_str().into(),
+            body: receipt.original().body.clone(),
+            properties: receipt.travelling_on(),
+            kind: PublishKind::Moved,
+        };
+        if !receipt.is_ours() {
+            return Err(SettleError::Lost("its subscription ended".into()));
+        }
+        match self.desk.publisher.publish(outgoing).await {
+            Ok(()) => receipt.moved().await,
+            Err(PublishError::Stopped) => Err(SettleError::Stopped),
+            // Its lane is full.
+            Err(PublishError::Refused) => {
+                let later = policy::given_back(receipt.history());
+                receipt.settle(&later).await
+            }
+        }
+    }
+
+    /// A job that goes on is counted where it arrives.
+    fn note(&self, number: Option<&NumberId>, priority: Priority, settlement: &Settlement) {
+        let metrics = &self.desk.metrics;
+        let result = |event: &ResultEvent| {
+            metrics.received(number, priority);
+            metrics.released();
+            metrics.result(number, event.status, event.error.as_ref().map(|error| error.class));
+        };
+        match settlement {
+            Settlement::Finish(event) => result(event),
+            Settlement::DeadLetter { event, class, reason } => {
+                metrics.dead_letter(*class);
+                tracing::warn!(class = class.name(), %reason, "dead letter");
+                event.iter().for_each(result);
+            }
+            Settlement::Reschedule(_) => {}
+        }
+    }
+}
+
+fn turned_away(job: &SendJob, history: &History, reason: &str) -> Way {
+    let failure = Failure::new(Class::Invalid, reason);
+    Way::Settle(policy::turned_away(job, history, &failure, clock::wall()))
+}
+
+/// The reasons are RabbitMQ's words for why it dead-lettered a message.
+fn outcome_of_death(job: &SendJob, history: &History, reason: &str) -> Settlement {
+    let now = clock::wall();
+    let failure = match reason {
+        "expired" => return policy::expired(job, history, now),
+        "maxlen" => Failure {
+            scope: Scope::Number,
+            ..Failure::new(Class::Throttled, "the broker dropped it: its number's queue was full")
+        },
+        "delivery_limit" => Failure::new(
+            Class::Ambiguous,
+            "the broker gave it up after too many deliveries: it may have been sent",
+        ),
+        other => Failure::new(
+            Class::Ambiguous,
+            format!("the broker took it out of its queue ({other}): it may have been sent"),
+        ),
+    };
+    policy::turned_away(job, history, &failure, now)
+}
+
+fn unreadable_key(original: &Original) -> InvalidJob {
+    // Cut: a routing key is a stranger's text.
+    let key: String = original.routing_key.chars().take(64).collect();
+    let reason =
+        format!("routing key {key:?} is neither <phone_number_id> nor <phone_number_id>.urgent");
+    let message_id = original.properties.message_id().as_ref().map(|id| id.as_str());
+    match SendJob::parse(&original.body, message_id) {
+        Ok(job) => InvalidJob {
+            reason,
+            id: Some(job.id),
+            phone_number_id: Some(job.phone_number_id),
+            metadata: job.metadata,
+        },
+        Err(invalid) => InvalidJob { reason, ..invalid },
+    }
+}
+
+impl RabbitReceipt {
+    fn number(&self) -> Option<NumberId> {
+        self.message().lane.as_ref().map(|(number, _)| number.clone())
+    }
+
+    fn priority(&self) -> Priority {
+        self.message().lane.as_ref().map_or(Priority::Normal, |(_, priority)| *priority)
+    }
+
+    fn history(&self) -> &History {
+        &self.message().travel.history
+    }
+
+    fn original(&self) -> &Original {
+        &self.message().original
+    }
+
+    fn travelling_on(&self) -> lapin::BasicProperties {
+        headers::travelling(&self.original().properties, &self.message().travel)
+    }
+}
