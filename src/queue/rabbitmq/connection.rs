@@ -38,6 +38,14 @@ pub struct ConnectionSettings {
     pub connect_timeout: Duration,
 }
 
+impl ConnectionSettings {
+    /// The virtual host of the first node; `/` where none is named.
+    pub fn vhost(&self) -> String {
+        let uri = self.uris.first().and_then(|uri| uri.expose_secret().trim().parse().ok());
+        uri.map_or_else(|| "/".to_owned(), |uri: AMQPUri| uri.vhost)
+    }
+}
+
 /// Certificates, as files. They are read anew for each connection, so they can be renewed.
 #[derive(Debug, Clone, Default)]
 pub struct TlsSettings {

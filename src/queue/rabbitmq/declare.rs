@@ -14,7 +14,7 @@ const VITAL: [&str; 2] = ["x-queue-type", "x-single-active-consumer"];
 
 /// Why the broker does not have what it must have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum DeclareError {
+pub enum DeclareError {
     /// The connection went, or the broker cannot right now: try again.
     #[error("{0}")]
     Interrupted(String),

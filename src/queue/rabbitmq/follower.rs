@@ -62,9 +62,7 @@ async fn bind(connection: &Connection, names: &Names, pattern: &str) -> lapin::R
     let queue = channel.queue_declare("".into(), own, FieldTable::default()).await?;
     let (name, exchange) = (queue.name().clone(), names.results().into());
     let bind = QueueBindOptions::default();
-    channel
-        .queue_bind(name.clone(), exchange, pattern.into(), bind, FieldTable::default())
-        .await?;
+    channel.queue_bind(name.clone(), exchange, pattern.into(), bind, FieldTable::default()).await?;
     let consume = BasicConsumeOptions::default();
     channel.basic_consume(name, "".into(), consume, FieldTable::default()).await
 }
@@ -106,10 +104,7 @@ impl Taker {
         let options = BasicGetOptions::default();
         let got = self.channel.basic_get(self.queue.as_str().into(), options).await;
         let got = got.map_err(|error| explain(&error))?;
-        Ok(got.map(|got| TakenEvent {
-            body: got.delivery.data.into(),
-            acker: got.delivery.acker,
-        }))
+        Ok(got.map(|got| TakenEvent { body: got.delivery.data.into(), acker: got.delivery.acker }))
     }
 
     /// Closes the connection.

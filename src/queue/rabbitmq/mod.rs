@@ -10,22 +10,31 @@ mod connection;
 mod control;
 mod declare;
 mod decode;
+mod definitions;
 mod depth;
 mod directory;
+mod follower;
 mod headers;
 mod inbox;
+mod inspect;
 mod lane;
+mod producer;
 mod publisher;
 mod receipt;
 pub mod topology;
 mod unrouted;
 
 pub use connection::{ConnectionSettings, TlsIdentity, TlsSettings};
+pub use declare::DeclareError;
+pub use definitions::definitions;
 pub use directory::{Accept, AskForNumbers};
+pub use follower::{Follower, TakenEvent, Taker};
 pub use inbox::Prefetch;
+pub use inspect::{Inspection, inspect};
+pub use producer::{Producer, Taken};
 pub use publisher::{Outgoing, PublishError, Publisher, PublisherState};
 pub use receipt::RabbitReceipt;
-pub use topology::TopologySettings;
+pub use topology::{Names, Topology, TopologySettings};
 
 use crate::metrics::Metrics;
 use crate::queue::Incoming;
@@ -40,7 +49,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use topology::{Names, Topology};
 
 /// Jobs on their way from the lanes to the worker. What is in hand is bounded by the prefetches.
 const INCOMING: usize = 64;

@@ -57,7 +57,13 @@ impl Producer {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let confirm = self
             .channel
-            .basic_publish(self.names.sends().into(), key.into(), options, body, properties(job, now))
+            .basic_publish(
+                self.names.sends().into(),
+                key.into(),
+                options,
+                body,
+                properties(job, now),
+            )
             .await
             .map_err(|error| explain(&error))?;
         match confirm.await.map_err(|error| explain(&error))? {

@@ -288,6 +288,13 @@ impl Topology {
         lane
     }
 
+    /// Adds what stands in another.
+    pub fn extend(&mut self, other: Topology) {
+        self.exchanges.extend(other.exchanges);
+        self.queues.extend(other.queues);
+        self.bindings.extend(other.bindings);
+    }
+
     fn exchange(&mut self, name: String, kind: Kind, arguments: Arguments) {
         self.exchanges.push(Exchange { name, kind, arguments });
     }
