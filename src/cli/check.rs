@@ -2,7 +2,6 @@
 
 use super::{End, parts};
 use crate::chakra::PluginError;
-use crate::clock;
 use crate::config::Settings;
 use crate::queue::rabbitmq::{DeclareError, Names, Topology, definitions, inspect};
 use crate::wire::NumberId;
@@ -31,7 +30,7 @@ pub(super) async fn run(arguments: CheckArguments, settings: Settings) -> anyhow
         return print_definitions(&settings);
     }
     let mut lines = vec![Line::Tick("the configuration is lawful".to_owned())];
-    lines.extend(settings.warnings(clock::wall()).into_iter().map(Line::Note));
+    lines.extend(settings.warnings(parts::today()).into_iter().map(Line::Note));
     let known = account(&settings, &mut lines).await;
     broker(&settings, &known, &mut lines).await;
     Ok(show(&lines))
@@ -42,9 +41,9 @@ async fn account(settings: &Settings, lines: &mut Vec<Line>) -> BTreeSet<NumberI
     let overrides: BTreeSet<NumberId> =
         settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
     if let Err(missing) = settings.require_account() {
-        for problem in missing.problems() {
+        for problem in missing.problems {
             let reason = format!("{} is not set", problem.key);
-            lines.push(Line::Cross(reason, problem.reason.clone()));
+            lines.push(Line::Cross(reason, format!("it {}", problem.reason)));
         }
         return overrides;
     }

@@ -12,8 +12,6 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -59,7 +57,7 @@ pub(super) async fn run(arguments: SendArguments, settings: Settings) -> anyhow:
     let outcomes = Outcomes::default();
     let bar = progress::bar(None, "sending");
     let queue = FileQueue::start(
-        open(&arguments.jobs)?,
+        parts::open_lines(&arguments.jobs)?,
         results,
         settings.worker.max_held,
         drain.clone(),
@@ -83,14 +81,6 @@ pub(super) async fn run(arguments: SendArguments, settings: Settings) -> anyhow:
     let tally = run.finish().await.map_err(anyhow::Error::msg)?;
     bar.finish_and_clear();
     Ok(close(&tally, &outcomes, &arguments.fail_on))
-}
-
-fn open(jobs: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
-    if jobs == Path::new("-") {
-        return Ok(Box::new(BufReader::new(std::io::stdin())));
-    }
-    let file = File::open(jobs).with_context(|| format!("opening {}", jobs.display()))?;
-    Ok(Box::new(BufReader::new(file)))
 }
 
 /// Counts each result and moves the bar.

@@ -17,7 +17,7 @@ pub struct TopologySettings {
     /// Create what is missing; else only check.
     pub declare: bool,
     /// A lane's queue refuses producers beyond this many jobs; none: never.
-    pub lane_max_length: Option<u32>,
+    pub lane_max_length: Option<u64>,
     /// Events stay in the results queue for so long,
     pub results_keep: Duration,
     /// and for so many bytes, the oldest dropped first.
@@ -279,7 +279,8 @@ impl Topology {
             arguments.push(("x-single-active-consumer", Argument::Flag(true)));
             arguments.extend(dead_lettering_to(names.unrouted()));
             if let Some(most) = settings.lane_max_length {
-                arguments.push(("x-max-length", Argument::Number(most.into())));
+                let most = i64::try_from(most).unwrap_or(i64::MAX);
+                arguments.push(("x-max-length", Argument::Number(most)));
             }
             lane.queue(names.lane(number, priority), arguments);
             let key = lane_key(number, priority);

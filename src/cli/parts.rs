@@ -1,0 +1,135 @@
+//! From settings to parts: what each command needs, built in one way.
+
+use crate::chakra::{Client, ClientSettings};
+use crate::clock;
+use crate::config::{ClientIdentity, PaceSettings, Settings};
+use crate::limiter::{Rate, Rates, RecipientLimit};
+use crate::queue::rabbitmq::{
+    ConnectionSettings, Prefetch, TlsIdentity, TlsSettings, TopologySettings,
+};
+use crate::telemetry;
+use crate::worker::WorkerSettings;
+use anyhow::Context;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A lane holds what it can send within this: a quarter of a second of its own pace, and the round
+/// trip of a slow answer.
+const HELD_SECONDS: f64 = 1.25;
+
+/// A lane's prefetch stays within these, whatever its pace: enough to keep it busy, not more than
+/// a broker gives at once.
+const PREFETCH: (f64, f64) = (4.0, 1000.0);
+
+/// The log as it is configured.
+pub(super) fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    telemetry::init(settings.log.format, &settings.log.level).context("starting the log")
+}
+
+/// The client for the configured account. Call `require_account` before.
+pub(super) fn client(settings: &Settings) -> anyhow::Result<Client> {
+    let chakra = &settings.chakra;
+    Ok(Client::new(ClientSettings {
+        base_url: chakra.base_url.clone(),
+        token: chakra.token.clone().context("chakra.token is not set")?,
+        plugin_id: chakra.plugin_id.clone().context("chakra.plugin_id is not set")?,
+        api_version: chakra.api_version.clone(),
+        timeout: chakra.timeout,
+        connect_timeout: chakra.connect_timeout,
+        max_in_flight: chakra.max_in_flight,
+    })?)
+}
+
+/// What the hall needs.
+pub(super) fn worker_settings(settings: &Settings) -> anyhow::Result<WorkerSettings> {
+    let limits = &settings.limits;
+    let recipient = limits.recipient.map(|pair| RecipientLimit::new(pair.burst, pair.every));
+    Ok(WorkerSettings {
+        rates: rates(settings)?,
+        recipient: recipient.transpose().map_err(anyhow::Error::msg)?,
+        account: rate(limits.account).transpose()?,
+        max_wait: limits.max_wait,
+        retry: settings.retry.clone(),
+        max_in_flight: settings.chakra.max_in_flight,
+        max_lanes: settings.numbers.max_lanes,
+    })
+}
+
+/// The pace of each number.
+pub(super) fn rates(settings: &Settings) -> anyhow::Result<Rates> {
+    let numbers = settings.numbers.overrides.iter();
+    let overrides = numbers
+        .map(|number| {
+            let rate = Rate::new(number.rate, number.burst).map_err(anyhow::Error::msg)?;
+            anyhow::Ok((number.id.clone(), rate))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Rates::new(rate(settings.limits.number).transpose()?, overrides))
+}
+
+fn rate(pace: PaceSettings) -> Option<anyhow::Result<Rate>> {
+    pace.rate.map(|rate| Rate::new(rate, pace.burst).map_err(anyhow::Error::msg))
+}
+
+/// How many jobs of a lane may be in hand: what it can send soon, and a fair part of what the whole
+/// worker may hold. A lane has two queues, each with this bound.
+pub(super) fn prefetch(settings: &Settings, lanes: usize) -> anyhow::Result<Prefetch> {
+    let rates = rates(settings)?;
+    let fair = (settings.worker.max_held / (2 * lanes.max(1))).max(1);
+    let fair = u16::try_from(fair).unwrap_or(u16::MAX);
+    Ok(Arc::new(move |number| {
+        let (rate, _) = rates.of(number);
+        let soon = (rate.per_second() * HELD_SECONDS).clamp(PREFETCH.0, PREFETCH.1);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let soon = soon as u16;
+        soon.min(fair)
+    }))
+}
+
+/// How the broker is reached.
+pub(super) fn connection(settings: &Settings) -> ConnectionSettings {
+    let rabbitmq = &settings.rabbitmq;
+    let identity = rabbitmq.identity.as_ref().map(|identity| match identity {
+        ClientIdentity::Pem { certificate, key } => {
+            TlsIdentity::Pem { cert_file: certificate.clone(), key_file: key.clone() }
+        }
+        ClientIdentity::Pkcs12 { archive, password } => {
+            TlsIdentity::Pkcs12 { file: archive.clone(), password: password.clone() }
+        }
+    });
+    ConnectionSettings {
+        uris: rabbitmq.uris.clone(),
+        password: None,
+        tls: TlsSettings { ca_file: rabbitmq.ca_file.clone(), identity },
+        heartbeat: rabbitmq.heartbeat,
+        connect_timeout: rabbitmq.connect_timeout,
+    }
+}
+
+/// What stands in the broker.
+pub(super) fn topology(settings: &Settings) -> TopologySettings {
+    TopologySettings {
+        prefix: settings.rabbitmq.prefix.clone(),
+        declare: settings.rabbitmq.declare,
+        lane_max_length: settings.lanes.max_length,
+        results_keep: settings.results.keep,
+        results_max_bytes: settings.results.max_bytes,
+        dead_letters_keep: settings.dead_letters.keep,
+    }
+}
+
+/// The date by UTC.
+pub(super) fn today() -> jiff::civil::Date {
+    clock::wall().to_zoned(jiff::tz::TimeZone::UTC).date()
+}
+
+/// Lines of a file, `-` is stdin.
+pub(super) fn open_lines(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    }
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    Ok(Box::new(BufReader::new(file)))
+}

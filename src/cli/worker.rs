@@ -1,0 +1,210 @@
+//! `worker`: the main job, from RabbitMQ until told to stop.
+
+use super::{End, parts};
+use crate::admin::Admin;
+use crate::chakra::Client;
+use crate::config::{Accept as AcceptSetting, Settings};
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::queue::rabbitmq::{Accept, AskForNumbers, BrokerState, RabbitQueue, RabbitSettings};
+use crate::readiness::Readiness;
+use crate::supervisor::{Drain, Signals};
+use crate::wire::NumberId;
+use crate::worker::Worker;
+use anyhow::Context;
+use futures_util::FutureExt;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The last phases of a drain are polite, not vital.
+const CLOSE_AT_MOST: Duration = Duration::from_secs(6);
+
+pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
+    settings.require_account()?;
+    parts::start_log(&settings)?;
+    for warning in settings.warnings(parts::today()) {
+        tracing::warn!("{warning}");
+    }
+    let signals = Signals::install().context("listening for signals")?;
+    let metrics = Arc::new(Metrics::new()?);
+    let readiness = Readiness::default();
+    let mut services = Services::start(&settings, &metrics, &readiness).await?;
+
+    let client = parts::client(&settings)?;
+    let numbers = numbers(&settings, &client).await;
+    let (queue, incoming) = RabbitQueue::start(rabbit(&settings, &client, numbers)?, Arc::clone(&metrics))
+        .map_err(anyhow::Error::msg)?;
+    // Broken when a queue cannot be worked with: there is nothing to wait for.
+    services.show(&queue, readiness.clone());
+    let worker = Worker::new(
+        parts::worker_settings(&settings)?,
+        client,
+        Ledger::forgetful(),
+        metrics,
+        queue.may_send(),
+        signals.drain_token(),
+    );
+    let mut hall = JoinSet::new();
+    hall.spawn(worker.run(incoming));
+    tracing::info!(prefix = settings.rabbitmq.prefix, "started");
+
+    let mut state = queue.state();
+    let broken = tokio::select! {
+        () = signals.drain_token().cancelled_owned() => None,
+        reason = broken(&mut state) => Some(reason),
+        ended = hall.join_next() => Some(format!("the hall ended by itself: {ended:?}")),
+    };
+    signals.drain_token().cancel();
+    readiness.draining();
+    let drained = tokio::select! {
+        drained = drain(queue, hall, services, settings.worker.drain_timeout) => drained,
+        () = signals.second() => anyhow::bail!("left at once by a second signal: what was in hand will be delivered again"),
+    };
+    match broken {
+        Some(reason) => anyhow::bail!("{reason}"),
+        None if drained => Ok(End::Done),
+        None => Ok(End::NotWell),
+    }
+}
+
+/// The phases of a stop, in order. True when none of them had to be cut short.
+async fn drain(
+    queue: RabbitQueue,
+    mut hall: JoinSet<()>,
+    services: Services,
+    at_most: Duration,
+) -> bool {
+    let mut drain = Drain::start(at_most);
+    queue.stop_consuming();
+    let finish = async { while hall.join_next().await.is_some() {} };
+    let finished = drain.phase("finish the jobs in hand", at_most, finish).await;
+    let closed = drain.phase("close the connections to RabbitMQ", CLOSE_AT_MOST, queue.close()).await;
+    let stopped = drain.phase("stop the admin listener", CLOSE_AT_MOST, services.stop()).await;
+    [finished, closed, stopped].iter().all(|phase| phase.is_done())
+}
+
+async fn broken(state: &mut watch::Receiver<BrokerState>) -> String {
+    loop {
+        if let BrokerState::Broken(reason) = &*state.borrow_and_update() {
+            return reason.clone();
+        }
+        if state.changed().await.is_err() {
+            return "the queue ended by itself".to_owned();
+        }
+    }
+}
+
+/// The numbers that get a lane from the start: the plugin's, and those with settings of their own.
+/// A plugin that cannot be asked stops nothing: lanes that were made once stand in the record.
+async fn numbers(settings: &Settings, client: &Client) -> Vec<NumberId> {
+    let mut numbers: BTreeSet<NumberId> =
+        settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
+    if settings.numbers.accept == AcceptSetting::Plugin {
+        match client.plugin().await {
+            Ok(plugin) => numbers.extend(plugin.numbers.into_iter().map(|number| number.id)),
+            Err(error) => tracing::warn!(%error, "the plugin's numbers cannot be asked for"),
+        }
+    }
+    numbers.into_iter().take(settings.numbers.max_lanes).collect()
+}
+
+fn rabbit(
+    settings: &Settings,
+    client: &Client,
+    numbers: Vec<NumberId>,
+) -> anyhow::Result<RabbitSettings> {
+    let accept = match settings.numbers.accept {
+        AcceptSetting::Any => Accept::Any,
+        AcceptSetting::Plugin => Accept::Plugin(ask(client, settings)),
+    };
+    Ok(RabbitSettings {
+        connection: parts::connection(settings),
+        topology: parts::topology(settings),
+        prefetch: parts::prefetch(settings, numbers.len())?,
+        numbers,
+        accept,
+        max_lanes: settings.numbers.max_lanes,
+    })
+}
+
+/// Asks the plugin for its numbers; those with settings of their own always count.
+fn ask(client: &Client, settings: &Settings) -> AskForNumbers {
+    let client = client.clone();
+    let always: Vec<NumberId> =
+        settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
+    Arc::new(move || {
+        let (client, always) = (client.clone(), always.clone());
+        async move {
+            let plugin = client.plugin().await.map_err(|error| error.to_string())?;
+            Ok(plugin.numbers.into_iter().map(|number| number.id).chain(always).collect())
+        }
+        .boxed()
+    })
+}
+
+/// What serves operators beside the hall.
+struct Services {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Services {
+    async fn start(
+        settings: &Settings,
+        metrics: &Arc<Metrics>,
+        readiness: &Readiness,
+    ) -> anyhow::Result<Services> {
+        readiness.missing("rabbitmq", "not yet connected");
+        let mut services = Services { tasks: JoinSet::new(), stop: CancellationToken::new() };
+        if let Some(listen) = settings.admin.listen {
+            let admin = Admin::bind(listen)
+                .await
+                .with_context(|| format!("admin.listen = {listen}"))?;
+            tracing::info!(address = %admin.local_addr(), "the admin listener");
+            let serve = admin.serve(Arc::clone(metrics), readiness.clone(), services.stop.clone());
+            services.tasks.spawn(serve);
+        }
+        Ok(services)
+    }
+
+    /// Shows the broker's state on `/readyz` and in the log, as it changes.
+    fn show(&mut self, queue: &RabbitQueue, readiness: Readiness) {
+        let mut state = queue.state();
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let now = state.borrow_and_update().clone();
+                match now {
+                    BrokerState::Up => {
+                        tracing::info!("RabbitMQ is up");
+                        readiness.clear("rabbitmq");
+                    }
+                    BrokerState::Connecting(reason) => {
+                        readiness.missing("rabbitmq", format!("connecting: {reason}"));
+                    }
+                    BrokerState::Blocked(reason) => {
+                        tracing::warn!(%reason, "RabbitMQ takes nothing: no new send starts");
+                        readiness.missing("rabbitmq", format!("blocked by the broker: {reason}"));
+                    }
+                    BrokerState::Broken(reason) => readiness.missing("rabbitmq", reason),
+                }
+                let changed = tokio::select! {
+                    () = stop.cancelled() => return,
+                    changed = state.changed() => changed,
+                };
+                if changed.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
