@@ -6,19 +6,19 @@
 //! vendor, [`queue`] AMQP or files, [`admin`] HTTP to operators: these are loud and decide nothing.
 //! [`sandbox`] is a fake ChakraHQ that shares nothing with the rest. `ARCHITECTURE.md` has the rest.
 
-// pub mod admin;
-// pub mod chakra;
-// pub mod cli;
+pub mod admin;
+pub mod chakra;
+pub mod cli;
 pub mod clock;
-// pub mod config;
+pub mod config;
 pub mod ledger;
 pub mod limiter;
 pub mod metrics;
 pub mod policy;
 pub mod queue;
-// pub mod readiness;
+pub mod readiness;
 pub mod sandbox;
-// pub mod supervisor;
-// pub mod telemetry;
+pub mod supervisor;
+pub mod telemetry;
 pub mod wire;
-// pub mod worker;
+pub mod worker;

@@ -78,13 +78,13 @@ fn remedy(error: &PluginError) -> &'static str {
         PluginError::Token { .. } => {
             "set chakra.token (or chakra.token_file) to a key whose role may use this plugin"
         }
-        PluginError::Unknown { .. } => {
+        PluginError::UnknownPlugin => {
             "correct chakra.plugin_id: the last part of the address of the plugin's admin page"
         }
-        PluginError::Unreachable { .. } => {
+        PluginError::Unreachable(_) => {
             "check chakra.base_url, DNS, the firewall and the proxy on the way"
         }
-        PluginError::Other { .. } => "try again; if it stays, ask ChakraHQ with this text",
+        PluginError::Unexpected { .. } => "try again; if it stays, ask ChakraHQ with this text",
     }
 }
 

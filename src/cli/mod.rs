@@ -13,10 +13,13 @@ mod send;
 mod worker;
 
 use crate::config::{self, ConfigError, Settings};
+use crate::supervisor::{EXIT_INTERRUPTED, Signals};
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// At the end, threads that still read from a silent pipe are left behind after this.
 const LEAVE_THREADS_BEHIND: Duration = Duration::from_millis(100);
@@ -28,6 +31,20 @@ enum End {
     Done,
     /// Exit code 1: it worked, but not all is well; what is wrong has been printed.
     NotWell,
+    /// Exit code 130: a second signal made it leave at once.
+    Interrupted,
+}
+
+/// Runs `work` under the signals: the first cancels `drain`, the second leaves at once.
+async fn under_signals(
+    drain: &CancellationToken,
+    work: impl Future<Output = anyhow::Result<End>>,
+) -> anyhow::Result<End> {
+    let signals = Signals::catch().context("catching signals")?;
+    tokio::select! {
+        end = work => end,
+        () = signals.second_signal(drain.clone()) => Ok(End::Interrupted),
+    }
 }
 
 /// Sends WhatsApp messages through ChakraHQ: jobs from RabbitMQ or a file in, exactly one result each
@@ -84,6 +101,7 @@ pub fn main() -> ExitCode {
     match end {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::NotWell) => ExitCode::from(1),
+        Ok(End::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
         Err(error) => complain(&error),
     }
 }

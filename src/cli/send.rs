@@ -1,20 +1,19 @@
 //! `send`: the worker over a file, with no broker.
 
-use super::{End, parts, progress};
+use super::{End, parts, progress, under_signals};
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::file::{FileQueue, OnResult, Results, Tally, beside};
-use crate::supervisor::Signals;
 use crate::wire::{ResultEvent, Status};
 use crate::worker::Worker;
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 pub(super) struct SendArguments {
@@ -43,8 +42,15 @@ pub(super) type Outcomes = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 pub(super) async fn run(arguments: SendArguments, settings: Settings) -> anyhow::Result<End> {
     settings.require_account()?;
     parts::start_log(&settings)?;
-    let signals = Signals::install().context("listening for signals")?;
-    let drain = signals.drain_token();
+    let drain = CancellationToken::new();
+    under_signals(&drain, send(arguments, settings, drain.clone())).await
+}
+
+async fn send(
+    arguments: SendArguments,
+    settings: Settings,
+    drain: CancellationToken,
+) -> anyhow::Result<End> {
 
     let (results, ledger) = match arguments.results == Path::new("-") {
         true => (Results::to(std::io::stdout()), Ledger::forgetful()),
@@ -74,10 +80,7 @@ pub(super) async fn run(arguments: SendArguments, settings: Settings) -> anyhow:
         may_send,
         drain,
     );
-    tokio::select! {
-        () = worker.run(incoming) => {}
-        () = signals.second() => anyhow::bail!("left at once by a second signal: start again with the same files to go on"),
-    }
+    worker.run(incoming).await;
     let tally = run.finish().await.map_err(anyhow::Error::msg)?;
     bar.finish_and_clear();
     Ok(close(&tally, &outcomes, &arguments.fail_on))

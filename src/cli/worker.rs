@@ -1,6 +1,6 @@
 //! `worker`: the main job, from RabbitMQ until told to stop.
 
-use super::{End, parts};
+use super::{End, parts, under_signals};
 use crate::admin::Admin;
 use crate::chakra::Client;
 use crate::config::{Accept as AcceptSetting, Settings};
@@ -8,7 +8,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::rabbitmq::{Accept, AskForNumbers, BrokerState, RabbitQueue, RabbitSettings};
 use crate::readiness::Readiness;
-use crate::supervisor::{Drain, Signals};
+use crate::supervisor::{Drain, Phase};
 use crate::wire::NumberId;
 use crate::worker::Worker;
 use anyhow::Context;
@@ -20,6 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// Its name in `/readyz`.
+const RABBITMQ: &str = "rabbitmq";
+
 /// The last phases of a drain are polite, not vital.
 const CLOSE_AT_MOST: Duration = Duration::from_secs(6);
 
@@ -29,16 +32,19 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
     for warning in settings.warnings(parts::today()) {
         tracing::warn!("{warning}");
     }
-    let signals = Signals::install().context("listening for signals")?;
-    let metrics = Arc::new(Metrics::new()?);
-    let readiness = Readiness::default();
-    let mut services = Services::start(&settings, &metrics, &readiness).await?;
+    let drain = CancellationToken::new();
+    under_signals(&drain, work(settings, drain.clone())).await
+}
 
+async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<End> {
+    let metrics = Arc::new(Metrics::new()?);
+    let readiness = Readiness::new(&[RABBITMQ]);
+    let mut services = Services::start(&settings, &metrics, &readiness).await?;
     let client = parts::client(&settings)?;
     let numbers = numbers(&settings, &client).await;
-    let (queue, incoming) = RabbitQueue::start(rabbit(&settings, &client, numbers)?, Arc::clone(&metrics))
-        .map_err(anyhow::Error::msg)?;
-    // Broken when a queue cannot be worked with: there is nothing to wait for.
+    let rabbit = rabbit(&settings, &client, numbers)?;
+    let (queue, incoming) =
+        RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
     services.show(&queue, readiness.clone());
     let worker = Worker::new(
         parts::worker_settings(&settings)?,
@@ -46,7 +52,7 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
         Ledger::forgetful(),
         metrics,
         queue.may_send(),
-        signals.drain_token(),
+        drain.clone(),
     );
     let mut hall = JoinSet::new();
     hall.spawn(worker.run(incoming));
@@ -54,16 +60,13 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
 
     let mut state = queue.state();
     let broken = tokio::select! {
-        () = signals.drain_token().cancelled_owned() => None,
+        () = drain.cancelled() => None,
         reason = broken(&mut state) => Some(reason),
         ended = hall.join_next() => Some(format!("the hall ended by itself: {ended:?}")),
     };
-    signals.drain_token().cancel();
+    drain.cancel();
     readiness.draining();
-    let drained = tokio::select! {
-        drained = drain(queue, hall, services, settings.worker.drain_timeout) => drained,
-        () = signals.second() => anyhow::bail!("left at once by a second signal: what was in hand will be delivered again"),
-    };
+    let drained = stop(queue, hall, services, settings.worker.drain_timeout).await;
     match broken {
         Some(reason) => anyhow::bail!("{reason}"),
         None if drained => Ok(End::Done),
@@ -72,19 +75,19 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
 }
 
 /// The phases of a stop, in order. True when none of them had to be cut short.
-async fn drain(
+async fn stop(
     queue: RabbitQueue,
     mut hall: JoinSet<()>,
     services: Services,
     at_most: Duration,
 ) -> bool {
-    let mut drain = Drain::start(at_most);
+    let drain = Drain::begin(at_most);
     queue.stop_consuming();
     let finish = async { while hall.join_next().await.is_some() {} };
     let finished = drain.phase("finish the jobs in hand", at_most, finish).await;
     let closed = drain.phase("close the connections to RabbitMQ", CLOSE_AT_MOST, queue.close()).await;
     let stopped = drain.phase("stop the admin listener", CLOSE_AT_MOST, services.stop()).await;
-    [finished, closed, stopped].iter().all(|phase| phase.is_done())
+    [finished, closed, stopped].iter().all(|phase| *phase == Phase::Done(()))
 }
 
 async fn broken(state: &mut watch::Receiver<BrokerState>) -> String {
@@ -158,7 +161,6 @@ impl Services {
         metrics: &Arc<Metrics>,
         readiness: &Readiness,
     ) -> anyhow::Result<Services> {
-        readiness.missing("rabbitmq", "not yet connected");
         let mut services = Services { tasks: JoinSet::new(), stop: CancellationToken::new() };
         if let Some(listen) = settings.admin.listen {
             let admin = Admin::bind(listen)
@@ -181,16 +183,16 @@ impl Services {
                 match now {
                     BrokerState::Up => {
                         tracing::info!("RabbitMQ is up");
-                        readiness.clear("rabbitmq");
+                        readiness.clear(RABBITMQ);
                     }
                     BrokerState::Connecting(reason) => {
-                        readiness.missing("rabbitmq", format!("connecting: {reason}"));
+                        readiness.missing(RABBITMQ, format!("connecting: {reason}"));
                     }
                     BrokerState::Blocked(reason) => {
                         tracing::warn!(%reason, "RabbitMQ takes nothing: no new send starts");
-                        readiness.missing("rabbitmq", format!("blocked by the broker: {reason}"));
+                        readiness.missing(RABBITMQ, format!("blocked by the broker: {reason}"));
                     }
-                    BrokerState::Broken(reason) => readiness.missing("rabbitmq", reason),
+                    BrokerState::Broken(reason) => readiness.missing(RABBITMQ, reason),
                 }
                 let changed = tokio::select! {
                     () = stop.cancelled() => return,

@@ -1,9 +1,13 @@
 //! Stories, one binary.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a story that cannot go on fails there")]
+#![allow(unreachable_pub, reason = "the binary has no outside")]
 
+mod delivery;
+mod file_mode;
 mod limiter;
 mod sandbox;
+mod support;
 mod tidy;
 mod wire_events;
 mod wire_jobs;

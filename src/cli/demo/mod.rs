@@ -5,20 +5,18 @@ mod broker;
 mod jobs;
 mod table;
 
-use super::{End, parts, progress};
+use super::{End, parts, progress, under_signals};
 use crate::clock;
-use crate::config::{self, Settings};
+use crate::config::{self, NumberOverride, Settings};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::file::{FileQueue, OnResult, Results};
 use crate::sandbox::{Sandbox, SandboxConfig};
-use crate::supervisor::Signals;
-use crate::wire::ResultEvent;
+use crate::wire::{NumberId, ResultEvent};
 use crate::worker::Worker;
 use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
-use secrecy::SecretString;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,30 +39,27 @@ const PACES: [(&str, f64); 3] =
 type Gathered = Arc<Mutex<Vec<ResultEvent>>>;
 
 pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<End> {
-    let sandbox = Sandbox::start(SandboxConfig::from_toml(include_str!("../../../config/demo.toml"))?)
-        .await
-        .context("starting the sandbox")?;
-    let settings = settings(&sandbox)?;
-    let signals = Signals::install().context("listening for signals")?;
-    let lines = jobs::lines(clock::wall());
-    let total = u64::try_from(lines.len())?;
-    announce(&sandbox, lines.len(), arguments.rabbitmq.as_deref());
+    let stop = CancellationToken::new();
+    under_signals(&stop, demo(arguments, stop.clone())).await
+}
 
-    let bar = progress::bar(Some(total), "sending");
+async fn demo(arguments: DemoArguments, stop: CancellationToken) -> anyhow::Result<End> {
+    let config = SandboxConfig::from_toml(include_str!("../../../config/demo.toml"))?;
+    let (token, plugin) = (config.token.clone(), config.plugin_id.clone());
+    let sandbox = Sandbox::start(config).await.context("starting the sandbox")?;
+    let settings = settings(&sandbox, token, plugin)?;
+    let lines = jobs::lines(clock::wall());
+    announce(&sandbox, lines.len(), arguments.rabbitmq.is_some());
+
+    let bar = progress::bar(Some(lines.len() as u64), "sending");
     let gathered = Gathered::default();
     let started = clock::monotonic();
-    let stop = signals.drain_token();
-    let run = async {
-        match arguments.rabbitmq {
-            None => through_memory(&settings, &lines, &gathered, &bar, stop.clone()).await,
-            Some(uri) => {
-                broker::run(settings.clone(), uri, &lines, &gathered, &bar, stop.clone()).await
-            }
+    let unreadable = match arguments.rabbitmq {
+        None => through_memory(&settings, &lines, gather(&gathered, &bar), stop.clone()).await?,
+        Some(uri) => {
+            let settings = broker::settings(settings, uri);
+            broker::run(&settings, &lines, gather(&gathered, &bar), stop.clone()).await?
         }
-    };
-    let unreadable = tokio::select! {
-        run = run => run?,
-        () = signals.second() => anyhow::bail!("left at once by a second signal"),
     };
     bar.finish_and_clear();
     let results = gathered.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -77,16 +72,15 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<End> {
 }
 
 /// The defaults, pointed at the sandbox.
-fn settings(sandbox: &Sandbox) -> anyhow::Result<Settings> {
+fn settings(sandbox: &Sandbox, token: String, plugin: String) -> anyhow::Result<Settings> {
     let mut settings = config::load(None, std::iter::empty())?;
     settings.chakra.base_url = sandbox.base_url();
-    settings.chakra.token = Some(SecretString::from("demo-token"));
-    settings.chakra.plugin_id = Some(SandboxConfig::default().plugin_id);
-    settings.numbers.overrides = PACES
-        .iter()
-        .map(|(id, rate)| parts::number_override(id, *rate))
-        .collect::<Result<_, _>>()
-        .map_err(anyhow::Error::msg)?;
+    settings.chakra.token = Some(token.into());
+    settings.chakra.plugin_id = Some(plugin);
+    for (id, rate) in PACES {
+        let id = NumberId::parse(id).map_err(anyhow::Error::msg)?;
+        settings.numbers.overrides.push(NumberOverride { id, rate, burst: None });
+    }
     Ok(settings)
 }
 
@@ -94,14 +88,13 @@ fn settings(sandbox: &Sandbox) -> anyhow::Result<Settings> {
 async fn through_memory(
     settings: &Settings,
     lines: &[String],
-    gathered: &Gathered,
-    bar: &ProgressBar,
+    on_result: OnResult,
     stop: CancellationToken,
 ) -> anyhow::Result<u64> {
     let jobs = Cursor::new(lines.join("\n"));
     let results = Results::to(std::io::sink());
     let held = settings.worker.max_held;
-    let queue = FileQueue::start(jobs, results, held, stop.clone(), gather(gathered, bar));
+    let queue = FileQueue::start(jobs, results, held, stop.clone(), on_result);
     let (incoming, run) = queue.split();
     let (_always, may_send) = watch::channel(true);
     let worker = Worker::new(
@@ -126,10 +119,10 @@ fn gather(gathered: &Gathered, bar: &ProgressBar) -> OnResult {
 }
 
 #[expect(clippy::print_stderr, reason = "stderr is for people")]
-fn announce(sandbox: &Sandbox, jobs: usize, broker: Option<&str>) {
+fn announce(sandbox: &Sandbox, jobs: usize, broker: bool) {
     let way = match broker {
-        None => "from memory",
-        Some(_) => "through RabbitMQ",
+        false => "from memory",
+        true => "through RabbitMQ",
     };
     eprintln!("A fake ChakraHQ listens on {}; it enforces WhatsApp's limits and has faults.", sandbox.base_url());
     eprintln!("{jobs} sample jobs on three numbers go {way} to the worker, and through it to WhatsApp.\n");
