@@ -6,7 +6,7 @@
 //! vendor, [`queue`] AMQP or files, [`admin`] HTTP to operators: these are loud and decide nothing.
 //! [`sandbox`] is a fake ChakraHQ that shares nothing with the rest. `ARCHITECTURE.md` has the rest.
 
-// pub mod admin;
+pub mod admin;
 // pub mod chakra;
 // pub mod cli;
 pub mod clock;
@@ -16,8 +16,9 @@ pub mod clock;
 pub mod metrics;
 pub mod policy;
 pub mod queue;
+pub mod readiness;
 // pub mod sandbox;
-// pub mod supervisor;
-// pub mod telemetry;
+pub mod supervisor;
+pub mod telemetry;
 pub mod wire;
 // pub mod worker;
