@@ -10,7 +10,7 @@ pub mod admin;
 // pub mod chakra;
 // pub mod cli;
 pub mod clock;
-// pub mod config;
+pub mod config;
 // pub mod ledger;
 // pub mod limiter;
 pub mod metrics;
