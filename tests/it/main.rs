@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a story that cannot go on fails there")]
 #![allow(unreachable_pub, reason = "the binary has no outside")]
 
-mod delivery;
+mod configuration;
 mod file_mode;
+mod delivery;
 mod limiter;
 mod sandbox;
 mod support;

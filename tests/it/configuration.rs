@@ -1,0 +1,382 @@
+//! The configuration: layers, and every problem told at once.
+
+#![expect(clippy::unwrap_used, reason = "a story that cannot be set up has failed")]
+
+use chakra_sender::config::{Accept, ClientIdentity, ConfigError, NumberOverride, Settings, load};
+use chakra_sender::telemetry::Format;
+use chakra_sender::wire::NumberId;
+use secrecy::ExposeSecret;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A folder with a configuration, and the variables beside it.
+struct Given {
+    folder: TempDir,
+    toml: String,
+    variables: Vec<(String, String)>,
+}
+
+impl Given {
+    fn toml(toml: &str) -> Given {
+        let folder = TempDir::new().unwrap();
+        Given { folder, toml: toml.to_owned(), variables: Vec::new() }
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Given {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A file beside the configuration; its path stands in for `{name}` in what follows.
+    fn file(mut self, name: &str, text: &str) -> Given {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        let path = path.display().to_string();
+        self.toml = self.toml.replace(&format!("{{{name}}}"), &path);
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn load(self) -> Result<Settings, ConfigError> {
+        let file = self.path("chakra-sender.toml");
+        fs::write(&file, &self.toml).unwrap();
+        load(Some(&file), self.variables.into_iter())
+    }
+
+    /// What is reported, without the folder's own name.
+    fn problems(self) -> String {
+        let folder = self.folder.path().display().to_string();
+        self.load().unwrap_err().to_string().replace(&folder, "")
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_reference() {
+    let settings = load(None, std::iter::empty()).unwrap();
+    assert_eq!(settings.chakra.base_url, "https://api.chakrahq.com");
+    assert_eq!(settings.chakra.api_version, "v24.0");
+    assert_eq!(settings.chakra.timeout, Duration::from_secs(30));
+    assert_eq!(settings.chakra.max_in_flight, 1024);
+    assert_eq!(settings.rabbitmq.uris[0].expose_secret(), "amqp://guest:guest@127.0.0.1:5672/%2f");
+    assert!(settings.rabbitmq.declare && settings.rabbitmq.identity.is_none());
+    assert_eq!((settings.numbers.accept, settings.numbers.max_lanes), (Accept::Plugin, 500));
+    assert_eq!((settings.limits.number.rate, settings.limits.account.rate), (None, None));
+    let recipient = settings.limits.recipient.unwrap();
+    assert_eq!((recipient.burst, recipient.every), (20, Duration::from_secs(6)));
+    assert_eq!((settings.retry.factor, settings.retry.max_attempts), (4.0, 12));
+    assert_eq!(settings.results.max_bytes, 1 << 30);
+    assert_eq!(settings.dead_letters.keep, Duration::from_secs(30 * 86_400));
+    assert_eq!(settings.lanes.max_length, None);
+    assert_eq!(settings.worker.drain_timeout, Duration::from_secs(40));
+    assert_eq!(settings.admin.listen, Some(([127, 0, 0, 1], 9464).into()));
+    assert_eq!((settings.log.format, settings.log.level.as_str()), (Format::Text, "info"));
+}
+
+#[test]
+fn a_variable_goes_over_the_file_and_the_file_over_the_default() {
+    let settings = Given::toml("[rabbitmq]\nprefix = 'from-file'\n[worker]\nmax_held = 7\n")
+        .variable("CHAKRA_SENDER__RABBITMQ__PREFIX", "from-variable")
+        .load()
+        .unwrap();
+    assert_eq!(settings.rabbitmq.prefix, "from-variable");
+    assert_eq!(settings.worker.max_held, 7);
+    assert_eq!(settings.numbers.max_lanes, 500);
+}
+
+#[test]
+fn variables_are_text_that_becomes_what_the_key_needs() {
+    let settings = Given::toml("")
+        .variable("CHAKRA_SENDER__CHAKRA__TOKEN", "00123")
+        .variable("CHAKRA_SENDER__CHAKRA__PLUGIN_ID", "1e5")
+        .variable("CHAKRA_SENDER__CHAKRA__MAX_IN_FLIGHT", "64")
+        .variable("CHAKRA_SENDER__RABBITMQ__DECLARE", "false")
+        .variable("CHAKRA_SENDER__LIMITS__NUMBER__RATE", "17")
+        .variable("CHAKRA_SENDER__RESULTS__MAX_BYTES", "64MiB")
+        .variable("CHAKRA_SENDER__LOG__FORMAT", "json")
+        .variable("CHAKRA_SENDER__ADMIN__LISTEN", "off")
+        .load()
+        .unwrap();
+    assert_eq!(settings.chakra.token.as_ref().unwrap().expose_secret(), "00123");
+    assert_eq!(settings.chakra.plugin_id.as_deref(), Some("1e5"));
+    assert_eq!(settings.chakra.max_in_flight, 64);
+    assert!(!settings.rabbitmq.declare);
+    assert_eq!(settings.limits.number.rate, Some(17.0));
+    assert_eq!(settings.results.max_bytes, 64 << 20);
+    assert_eq!((settings.log.format, settings.admin.listen), (Format::Json, None));
+}
+
+#[test]
+fn empty_variables_and_those_of_others_are_left_alone() {
+    let settings = Given::toml("")
+        .variable("CHAKRA_SENDER__CHAKRA__TOKEN", "")
+        // Kubernetes sets these for a service that is called chakra-sender.
+        .variable("CHAKRA_SENDER_SERVICE_HOST", "10.0.0.7")
+        .variable("CHAKRA_SENDER_PORT", "tcp://10.0.0.7:9464")
+        .load()
+        .unwrap();
+    assert!(settings.chakra.token.is_none());
+}
+
+/// Something is wrong in every section.
+const WRONG: &str = r#"
+    prefix = "bulk"
+    [chakra]
+    base_url = "api.chakrahq.com/"
+    tokn = "EAAG-secret"
+    api_version = 24.0
+    timeout = "1 minute"
+    connect_timeout = "5s"
+    max_in_flight = 0
+    [rabbitmq]
+    uri = "amqp://user:pa55word@broker:port/%2f"
+    prefix = "Chakra"
+    declare = "perhaps"
+    client_cert_file = "/nowhere/client.pem"
+    [rabbitmq.heartbeat]
+    seconds = 10
+    [numbers]
+    accept = "all"
+    [[numbers.override]]
+    id = "1027729340496751"
+    rate = 70
+    [[numbers.override]]
+    id = "1027729340496751"
+    rate = 0
+    brust = 2
+    [[numbers.override]]
+    id = 1027729340496752
+    [limits]
+    max_wait = "31s"
+    account.burst = 5
+    [retry]
+    initial = "2h"
+    factor = 0.5
+    max_delay = "1m"
+    [webhook]
+    listen = "0.0.0.0:80"
+    [doubt]
+    [log]
+    level = "inof"
+    "#;
+
+#[test]
+fn every_problem_is_told_at_once() {
+    let problems = Given::toml(WRONG)
+        .variable("CHAKRA_SENDER__ADMIN__LISTEN", "localhost:9464")
+        .variable("CHAKRA_SENDER__LANES", "5")
+        .variable("CHAKRA_SENDER__CHAKRA__MAX_INFLIGHT", "5")
+        .problems();
+    insta::assert_snapshot!(problems, @r#"
+    the configuration has 28 problems:
+      chakra.base_url = "api.chakrahq.com/": must be an http or https URL without user, query, fragment or a slash at its end, like "https://api.chakrahq.com"
+      chakra.api_version = 24: must be text, in quotes
+      chakra.timeout = "1 minute": must be a duration from 1s to 10m, written like "250ms" or "5s"
+      chakra.max_in_flight = 0: must be a whole number from 1 to 65536
+      rabbitmq.uri = (hidden): must be amqp:// or amqps://user:password@host:port/vhost, with other characters than letters and digits percent-encoded in user, password and vhost
+      rabbitmq.prefix = "Chakra": must be 1 to 64 of a-z, 0-9, ".", "_" and "-"
+      rabbitmq.declare = "perhaps": must be true or false
+      rabbitmq.client_cert_file = "/nowhere/client.pem": cannot be read: No such file or directory (os error 2)
+      rabbitmq.client_cert_file = "/nowhere/client.pem": needs rabbitmq.client_key_file as well
+      numbers.accept = "all": must be "plugin" or "any"
+      numbers.override[1].rate = 0: must be a number from 0.1 to 1000000
+      numbers.override[1].id = "1027729340496751": has an override already: keep one
+      numbers.override[2].rate: is missing; an override has an id and a rate
+      numbers.override[2].id = 1027729340496752: must be text, in quotes
+      limits.max_wait = "31s": must be a duration from 0s to 30s, written like "250ms" or "5s"
+      limits.account.burst = 5: needs limits.account.rate as well
+      retry.initial = "2h": must be a duration from 10ms to 1h, written like "250ms" or "5s"
+      retry.factor = 0.5: must be a number from 1 to 100
+      admin.listen = "localhost:9464" (from the environment): must be an IP address and a port, like "127.0.0.1:9464" or "[::]:9464", or "off"
+      log.level = "inof": must be a level or directives like "info,lapin=warn": "inof" is neither a level (off, error, warn, info, debug, trace) nor target=level
+      chakra.max_inflight (from the environment): unknown key; the nearest known one is chakra.max_in_flight
+      chakra.tokn: unknown key; the nearest known one is chakra.token
+      doubt: unknown key
+      lanes (from the environment): holds further keys and has no value of its own
+      numbers.override[1].brust: unknown key; the nearest known one is numbers.override.burst
+      prefix: unknown key; the nearest known one is rabbitmq.prefix
+      rabbitmq.heartbeat.seconds: unknown key: rabbitmq.heartbeat is a value and holds no further keys
+      webhook.listen: unknown key
+    "#);
+}
+
+#[test]
+fn relations_between_keys_are_checked() {
+    let problems = Given::toml(
+        r#"
+        [chakra]
+        timeout = "40s"
+        connect_timeout = "40s"
+        [rabbitmq]
+        heartbeat = "1500ms"
+        client_key_file = "{key.pem}"
+        client_p12_password = "archive-password"
+        [retry]
+        initial = "30m"
+        max_delay = "10m"
+        [worker]
+        drain_timeout = "45s"
+        "#,
+    )
+    .file("key.pem", "")
+    .problems();
+    insta::assert_snapshot!(problems, @r#"
+    the configuration has 6 problems:
+      chakra.connect_timeout = "40s": must be below chakra.timeout, 40s
+      rabbitmq.client_key_file = "/key.pem": needs rabbitmq.client_cert_file as well
+      rabbitmq.client_p12_password = (hidden): needs rabbitmq.client_p12_file as well
+      rabbitmq.heartbeat = "1500ms": must be whole seconds: AMQP knows no parts of one
+      retry.initial = "30m": must be at most retry.max_delay, 10m
+      worker.drain_timeout = "45s": must exceed chakra.timeout (40s) by more than 5s
+    "#);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_does_not_hide_other_problems() {
+    let missing = load(
+        Some("/nowhere/chakra-sender.toml".as_ref()),
+        [("CHAKRA_SENDER__LOG__FORMAT".to_owned(), "xml".to_owned())].into_iter(),
+    );
+    insta::assert_snapshot!(missing.unwrap_err(), @r#"
+    the configuration has 2 problems:
+      /nowhere/chakra-sender.toml: cannot be read: No such file or directory (os error 2)
+      log.format = "xml" (from the environment): must be "text" or "json"
+    "#);
+}
+
+#[test]
+fn a_mistake_in_the_syntax_is_told_by_its_line_and_never_shows_a_secret() {
+    for (toml, line) in [
+        ("[chakra]\ntoken = EAAGsecret\n", "line 2"),
+        ("[chakra]\ntoken = 'EAAGsecret\n", "line 2"),
+        ("[chakra]\n\ntoken = 'x' EAAGsecret\n", "line 3"),
+        ("[chakra]\ntoken = \"EAAGsecret\\q\"\n", "line 2"),
+        ("[chakra]\ntoken = 'EAAGsecret'\ntoken = 'EAAGsecret'\n", "line 3"),
+        ("[worker]\nmax_held = 99999999999999999999\n", "/chakra-sender.toml"),
+    ] {
+        let problems = Given::toml(toml).problems();
+        assert!(problems.contains(line), "{problems}");
+        assert!(!problems.contains("EAAG"), "{problems}");
+    }
+}
+
+#[test]
+fn a_secret_is_read_from_its_file_without_the_newline_at_its_end() {
+    let settings = Given::toml(
+        "[chakra]\ntoken_file = '{token}'\n[rabbitmq]\nuri_file = '{uri}'\npassword_file = '{password}'",
+    )
+    .file("token", "EAAG-token\r\n")
+    .file("uri", "amqps://sender:old@one:5671/prod,amqps://sender@two/prod\n")
+    .file("password", "p@ss/word\n")
+    .load()
+    .unwrap();
+    assert_eq!(settings.chakra.token.as_ref().unwrap().expose_secret(), "EAAG-token");
+    let uris: Vec<&str> = settings.rabbitmq.uris.iter().map(|uri| uri.expose_secret()).collect();
+    assert_eq!(
+        uris,
+        ["amqps://sender:p%40ss%2Fword@one:5671/prod", "amqps://sender:p%40ss%2Fword@two/prod"]
+    );
+}
+
+#[test]
+fn a_secret_and_its_file_are_one_too_many() {
+    let problems = Given::toml("[chakra]\ntoken = 'EAAG'\n")
+        .variable("CHAKRA_SENDER__CHAKRA__TOKEN_FILE", "/run/secrets/token")
+        .problems();
+    insta::assert_snapshot!(problems, @r#"
+    the configuration has a problem:
+      chakra.token = (hidden): is given, and so is chakra.token_file: keep one
+    "#);
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_or_used_is_told_without_it() {
+    let problems = Given::toml(
+        r#"
+        [chakra]
+        token_file = "{token}"
+        [rabbitmq]
+        uri = "amqp://user:pa55word@one,http://user:pa55word@two"
+        password_file = "/nowhere/password"
+        client_p12_password = 1234
+        "#,
+    )
+    .file("token", "EAAG\nEAAG\n")
+    .problems();
+    insta::assert_snapshot!(problems, @r#"
+    the configuration has 5 problems:
+      chakra.token_file = "/token": names a file whose text must be visible ASCII characters without spaces, on one line
+      rabbitmq.uri = (hidden): (URI 2) must be amqp:// or amqps://user:password@host:port/vhost, with other characters than letters and digits percent-encoded in user, password and vhost
+      rabbitmq.password_file = "/nowhere/password": cannot be read: No such file or directory (os error 2)
+      rabbitmq.client_p12_password = (hidden): must be text, in quotes
+      rabbitmq.client_p12_password = (hidden): needs rabbitmq.client_p12_file as well
+    "#);
+}
+
+#[test]
+fn a_uri_that_the_library_would_take_for_localhost_is_refused() {
+    for uri in ["amqp://user@[::1]:5672/", "amqp:///vhost", "amqp:broker", "amqp://a,amqp://[::1]"]
+    {
+        let problems = Given::toml("").variable("CHAKRA_SENDER__RABBITMQ__URI", uri).problems();
+        assert!(problems.contains("rabbitmq.uri = (hidden)"), "{uri}: {problems}");
+    }
+}
+
+#[test]
+fn secrets_are_not_seen_in_debug_output() {
+    let settings = Given::toml(
+        r#"
+        [chakra]
+        token = "EAAGsecret"
+        [rabbitmq]
+        uri = "amqps://user:pa55word@broker/%2f"
+        client_p12_file = "{archive}"
+        client_p12_password = "archivepa55word"
+        "#,
+    )
+    .file("archive", "")
+    .load()
+    .unwrap();
+    assert!(matches!(settings.rabbitmq.identity, Some(ClientIdentity::Pkcs12 { .. })));
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("secret\"") && !shown.contains("EAAG"), "{shown}");
+    assert!(!shown.contains("pa55word"), "{shown}");
+}
+
+#[test]
+fn numbers_are_overridden_by_their_digits() {
+    let settings = Given::toml(
+        r#"
+        [[numbers.override]]
+        id = "0027729340496751"
+        rate = 0.5
+        burst = 1
+        [[numbers.override]]
+        id = "1027729340496751"
+        rate = 900
+        "#,
+    )
+    .load()
+    .unwrap();
+    let given = |id, rate, burst| NumberOverride { id: NumberId::parse(id).unwrap(), rate, burst };
+    assert_eq!(
+        settings.numbers.overrides,
+        [given("0027729340496751", 0.5, Some(1)), given("1027729340496751", 900.0, None)]
+    );
+}
+
+#[test]
+fn a_worker_needs_an_account_and_is_told_all_that_it_lacks() {
+    let settings = load(None, std::iter::empty()).unwrap();
+    insta::assert_snapshot!(settings.require_account().unwrap_err(), @r#"
+    the configuration has 2 problems:
+      chakra.token: is needed: ChakraHQ's API key, or chakra.token_file
+      chakra.plugin_id: is needed: the plugin that sends
+    "#);
+    let settings = Given::toml("[chakra]\ntoken = 'EAAG'\nplugin_id = 'a1b2'\n").load().unwrap();
+    assert!(settings.require_account().is_ok());
+}
