@@ -4,9 +4,10 @@
 #![allow(unreachable_pub, reason = "the binary has no outside")]
 
 mod configuration;
-mod file_mode;
 mod delivery;
+mod file_mode;
 mod limiter;
+mod rabbitmq;
 mod sandbox;
 mod support;
 mod tidy;

@@ -1,5 +1,6 @@
 //! Which numbers may have a lane. Asks the plugin again before it refuses one, though not often.
 
+use crate::clock;
 use crate::wire::NumberId;
 use futures_util::future::BoxFuture;
 use std::collections::HashSet;
@@ -53,6 +54,30 @@ pub(super) struct Directory {
     known: Mutex<Known>,
 }
 
+impl Directory {
+    pub(super) fn new(accept: Accept, numbers: &[NumberId]) -> Directory {
+        let known = Known::new(numbers.iter().cloned().collect());
+        Directory { accept, known: Mutex::new(known) }
+    }
+
+    /// Judges about a job that arrived at `arrived`.
+    pub(super) async fn judge(&self, number: &NumberId, arrived: Instant) -> Verdict {
+        let Accept::Plugin(ask) = &self.accept else { return Verdict::Lane };
+        let mut known = self.known.lock().await;
+        let now = clock::monotonic();
+        if let Some(verdict) = known.consult(number, arrived, now) {
+            return verdict;
+        }
+        let answer = ask().await;
+        if let Err(reason) = &answer {
+            tracing::warn!(%reason, "the plugin's numbers cannot be asked for");
+        }
+        known.hear(answer.ok(), now);
+        known.consult(number, arrived, now).unwrap_or(Verdict::Later)
+    }
+}
+
+/// What is known of the plugin's numbers.
 #[derive(Debug)]
 struct Known {
     numbers: HashSet<NumberId>,
@@ -61,100 +86,76 @@ struct Known {
     listed: Option<Instant>,
 }
 
-impl Directory {
-    pub(super) fn new(accept: Accept, numbers: &[NumberId]) -> Directory {
-        let numbers = numbers.iter().cloned().collect();
-        Directory { accept, known: Mutex::new(Known { numbers, asked: None, listed: None }) }
-    }
-
-    /// Judges about a job that arrived at `now`: only a list asked for later may say no.
-    pub(super) async fn judge(&self, number: &NumberId, arrived: Instant) -> Verdict {
-        let Accept::Plugin(ask) = &self.accept else { return Verdict::Lane };
-        let mut known = self.known.lock().await;
-        if let Some(verdict) = known.verdict(number, arrived) {
-            return verdict;
-        }
-        // The lock was waited for: this may be long after the arrival, and is after it in any case.
-        let now = crate::clock::monotonic();
-        if known.asked.is_some_and(|asked| now.duration_since(asked) < ASK_EVERY) {
-            return Verdict::Later;
-        }
-        known.asked = Some(now);
-        match ask().await {
-            Ok(numbers) => {
-                known.numbers = numbers.into_iter().collect();
-                known.listed = Some(now);
-            }
-            Err(reason) => tracing::warn!(%reason, "the plugin's numbers cannot be asked for"),
-        }
-        known.verdict(number, arrived).unwrap_or(Verdict::Later)
-    }
-}
-
 impl Known {
-    fn verdict(&self, number: &NumberId, arrived: Instant) -> Option<Verdict> {
+    fn new(numbers: HashSet<NumberId>) -> Known {
+        Known { numbers, asked: None, listed: None }
+    }
+
+    /// The verdict; none when the plugin is to be asked. Only a list that was asked for after the
+    /// job's arrival may say no.
+    fn consult(&self, number: &NumberId, arrived: Instant, now: Instant) -> Option<Verdict> {
         if self.numbers.contains(number) {
             return Some(Verdict::Lane);
         }
-        let heard = self.listed.is_some_and(|listed| listed >= arrived);
-        heard.then(|| Verdict::Refuse(format!("phone number {number} is not one of the plugin's")))
+        if self.listed.is_some_and(|listed| listed >= arrived) {
+            let reason = format!("phone number {number} is not one of the plugin's");
+            return Some(Verdict::Refuse(reason));
+        }
+        let recently = self.asked.is_some_and(|asked| now.duration_since(asked) < ASK_EVERY);
+        recently.then_some(Verdict::Later)
+    }
+
+    /// Takes what the plugin answered when it was asked at `asked`.
+    fn hear(&mut self, numbers: Option<Vec<NumberId>>, asked: Instant) {
+        self.asked = Some(asked);
+        if let Some(numbers) = numbers {
+            self.numbers = numbers.into_iter().collect();
+            self.listed = Some(asked);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::FutureExt;
-    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
     fn number(digits: &str) -> NumberId {
         NumberId::parse(digits).unwrap()
     }
 
-    /// A plugin that has `known`, and how often it was asked.
-    fn plugin(answer: Result<Vec<NumberId>, String>) -> (Directory, Arc<AtomicU32>) {
-        let asked = Arc::new(AtomicU32::new(0));
-        let count = Arc::clone(&asked);
-        let ask: AskForNumbers = Arc::new(move || {
-            count.fetch_add(1, SeqCst);
-            std::future::ready(answer.clone()).boxed()
-        });
-        (Directory::new(Accept::Plugin(ask), &[number("1")]), asked)
+    fn knows_1() -> Known {
+        Known::new(HashSet::from([number("1")]))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_known_number_is_not_asked_for() {
-        let (directory, asked) = plugin(Ok(vec![]));
-        assert_eq!(directory.judge(&number("1"), Instant::now()).await, Verdict::Lane);
-        assert_eq!(asked.load(SeqCst), 0);
+    #[test]
+    fn a_known_number_is_not_asked_for() {
+        let now = clock::monotonic();
+        assert_eq!(knows_1().consult(&number("1"), now, now), Some(Verdict::Lane));
+        assert_eq!(knows_1().consult(&number("2"), now, now), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_new_number_of_the_plugin_is_found_by_asking() {
-        let (directory, _) = plugin(Ok(vec![number("1"), number("2")]));
-        assert_eq!(directory.judge(&number("2"), Instant::now()).await, Verdict::Lane);
+    #[test]
+    fn a_new_number_of_the_plugin_is_found_by_asking() {
+        let (mut known, now) = (knows_1(), clock::monotonic());
+        known.hear(Some(vec![number("1"), number("2")]), now);
+        assert_eq!(known.consult(&number("2"), now, now), Some(Verdict::Lane));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn only_a_list_asked_for_after_the_arrival_says_no() {
-        let (directory, asked) = plugin(Ok(vec![number("1")]));
-        let verdict = directory.judge(&number("2"), Instant::now()).await;
-        assert!(matches!(verdict, Verdict::Refuse(_)));
-        tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(directory.judge(&number("2"), Instant::now()).await, Verdict::Later);
-        assert_eq!(asked.load(SeqCst), 1);
-        tokio::time::advance(Duration::from_secs(7)).await;
-        let verdict = directory.judge(&number("2"), Instant::now()).await;
-        assert!(matches!(verdict, Verdict::Refuse(_)));
-        assert_eq!(asked.load(SeqCst), 2);
+    #[test]
+    fn only_a_list_asked_for_after_the_arrival_says_no_and_it_is_asked_for_every_ten_seconds() {
+        let (mut known, start) = (knows_1(), clock::monotonic());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        known.hear(Some(vec![number("1")]), start);
+        let verdict = |arrived, now| known.consult(&number("2"), at(arrived), at(now));
+        assert!(matches!(verdict(0, 0), Some(Verdict::Refuse(_))));
+        assert_eq!(verdict(3, 3), Some(Verdict::Later));
+        assert_eq!(verdict(3, 10), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_plugin_that_cannot_be_asked_refuses_nobody() {
-        let (directory, asked) = plugin(Err("down".into()));
-        for _ in 0..5 {
-            assert_eq!(directory.judge(&number("2"), Instant::now()).await, Verdict::Later);
-        }
-        assert_eq!(asked.load(SeqCst), 1);
+    #[test]
+    fn a_plugin_that_cannot_be_asked_refuses_nobody() {
+        let (mut known, now) = (knows_1(), clock::monotonic());
+        known.hear(None, now);
+        assert_eq!(known.consult(&number("2"), now, now), Some(Verdict::Later));
     }
 }

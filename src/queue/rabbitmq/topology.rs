@@ -9,6 +9,9 @@ use std::time::Duration;
 /// read): large enough to be never reached.
 const DELIVERY_LIMIT: i64 = 1_000_000;
 
+/// The longest time to live that RabbitMQ takes: 49 days.
+const MAX_TTL_MILLIS: i64 = 4_294_967_295;
+
 /// Which names and bounds this product has.
 #[derive(Debug, Clone)]
 pub struct TopologySettings {
@@ -326,7 +329,7 @@ fn dead_lettering_to(exchange: String) -> Arguments {
 }
 
 fn millis(length: Duration) -> Argument {
-    Argument::Number(i64::try_from(length.as_millis()).unwrap_or(i64::MAX))
+    Argument::Number(i64::try_from(length.as_millis()).unwrap_or(i64::MAX).min(MAX_TTL_MILLIS))
 }
 
 impl fmt::Display for Topology {
@@ -372,15 +375,76 @@ mod tests {
         }
     }
 
+    /// As text, each argument on a line of its own; of the waits only the shortest.
+    fn shown(topology: &Topology) -> String {
+        let others = |line: &&str| !line.contains(".wait.") || line.contains(".wait.1s");
+        let lines: Vec<String> = topology.to_string().lines().filter(others).map(broken).collect();
+        lines.join("\n")
+    }
+
+    fn broken(line: &str) -> String {
+        line.replace(" x-", "\n    x-").replace(" alternate", "\n    alternate")
+    }
+
     #[test]
     fn what_all_lanes_share() {
-        insta::assert_snapshot!(Topology::shared(&Names::new("chakra"), &settings()));
+        insta::assert_snapshot!(shown(&Topology::shared(&Names::new("chakra"), &settings())), @r##"
+        exchange chakra.sends direct
+            alternate-exchange=chakra.unrouted
+        exchange chakra.unrouted fanout
+        exchange chakra.wait.1s fanout
+        exchange chakra.results topic
+        queue chakra.unrouted
+            x-queue-type=quorum
+            x-delivery-limit=1000000
+        queue chakra.control
+            x-queue-type=stream
+        queue chakra.wait.1s
+            x-queue-type=quorum
+            x-delivery-limit=1000000
+            x-message-ttl=1000
+            x-dead-letter-exchange=chakra.sends
+            x-dead-letter-strategy=at-least-once
+            x-overflow=reject-publish
+        queue chakra.results
+            x-queue-type=quorum
+            x-delivery-limit=1000000
+            x-message-ttl=604800000
+            x-max-length-bytes=1073741824
+            x-overflow=drop-head
+        queue chakra.dead-letters
+            x-queue-type=quorum
+            x-delivery-limit=1000000
+            x-message-ttl=2592000000
+        binding chakra.unrouted -> chakra.unrouted ""
+        binding chakra.wait.1s -> chakra.wait.1s ""
+        binding chakra.results -> chakra.results "#"
+        "##);
     }
 
     #[test]
     fn what_a_lane_is() {
         let number = NumberId::parse("1027").unwrap();
-        insta::assert_snapshot!(Topology::lane(&Names::new("chakra"), &settings(), &number));
+        insta::assert_snapshot!(shown(&Topology::lane(&Names::new("chakra"), &settings(), &number)), @r##"
+        queue chakra.sends.1027
+            x-queue-type=quorum
+            x-delivery-limit=1000000
+            x-single-active-consumer=true
+            x-dead-letter-exchange=chakra.unrouted
+            x-dead-letter-strategy=at-least-once
+            x-overflow=reject-publish
+            x-max-length=5
+        queue chakra.sends.1027.urgent
+            x-queue-type=quorum
+            x-delivery-limit=1000000
+            x-single-active-consumer=true
+            x-dead-letter-exchange=chakra.unrouted
+            x-dead-letter-strategy=at-least-once
+            x-overflow=reject-publish
+            x-max-length=5
+        binding chakra.sends -> chakra.sends.1027 "1027"
+        binding chakra.sends -> chakra.sends.1027.urgent "1027.urgent"
+        "##);
     }
 
     #[test]

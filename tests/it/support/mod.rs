@@ -1,3 +1,5 @@
 //! What stories share.
 
+pub mod broker;
+pub mod cutter;
 pub mod world;

@@ -1,0 +1,198 @@
+//! A real RabbitMQ for a story: one node for all of them, with names of its own for each, or a private
+//! node for stories that stop it.
+
+use chakra_sender::queue::rabbitmq::topology::Names;
+use chakra_sender::queue::rabbitmq::{
+    Accept, ConnectionSettings, RabbitSettings, TlsSettings, TopologySettings,
+};
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions,
+    ConfirmSelectOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+/// No event of a story takes longer.
+pub const SOON: Duration = Duration::from_secs(15);
+
+/// A node of one story, and the port of its AMQP listener.
+#[derive(Debug)]
+pub struct Node {
+    dir: tempfile::TempDir,
+    /// Where AMQP answers.
+    pub port: u16,
+}
+
+/// A broker and the names of one story.
+#[derive(Debug)]
+pub struct Broker {
+    uri: String,
+    /// All names of this story begin with it.
+    pub prefix: String,
+    node: Option<Node>,
+}
+
+impl Broker {
+    /// The node of `CHAKRA_TEST_AMQP`, or one for this process.
+    pub fn shared() -> Broker {
+        static OWN: OnceLock<String> = OnceLock::new();
+        #[expect(clippy::disallowed_methods, reason = "set by tests/with-rabbitmq")]
+        let given = std::env::var("CHAKRA_TEST_AMQP").ok();
+        let uri = given.unwrap_or_else(|| OWN.get_or_init(|| Node::start().keep()).clone());
+        Broker { uri, prefix: prefix(), node: None }
+    }
+
+    /// A node for this story alone.
+    pub fn private() -> Broker {
+        let node = Node::start();
+        Broker { uri: uri(node.port), prefix: prefix(), node: Some(node) }
+    }
+
+    /// The node of a private broker.
+    pub fn node(&self) -> &Node {
+        self.node.as_ref().unwrap()
+    }
+
+    /// The address.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The names.
+    pub fn names(&self) -> Names {
+        Names::new(&self.prefix)
+    }
+
+    /// Settings that suit most stories: any number gets a lane, patience is short.
+    pub fn settings(&self) -> RabbitSettings {
+        RabbitSettings {
+            connection: ConnectionSettings {
+                uris: vec![self.uri.clone().into()],
+                password: None,
+                tls: TlsSettings::default(),
+                heartbeat: Duration::from_secs(10),
+                connect_timeout: Duration::from_secs(5),
+            },
+            topology: TopologySettings {
+                prefix: self.prefix.clone(),
+                declare: true,
+                lane_max_length: None,
+                results_keep: Duration::from_secs(3_600),
+                results_max_bytes: 1 << 20,
+                dead_letters_keep: Duration::from_secs(3_600),
+            },
+            numbers: Vec::new(),
+            accept: Accept::Any,
+            max_lanes: 10,
+            prefetch: Arc::new(|_| 10),
+        }
+    }
+
+    /// An ordinary client of the broker: a producer or a consumer.
+    pub async fn client(&self) -> Client {
+        let properties = ConnectionProperties::default();
+        let connection = Connection::connect(&self.uri, properties).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        Client { _connection: connection, channel }
+    }
+}
+
+/// A connection and a channel with confirms.
+pub struct Client {
+    _connection: Connection,
+    /// For all that the methods here do not do.
+    pub channel: Channel,
+}
+
+impl Client {
+    /// Publishes and waits for the confirm.
+    pub async fn publish(&self, to: (&str, &str), body: &[u8], properties: BasicProperties) {
+        let (exchange, key) = (to.0.into(), to.1.into());
+        let options = BasicPublishOptions::default();
+        let written = self.channel.basic_publish(exchange, key, options, body, properties).await;
+        assert!(written.unwrap().await.unwrap().is_ack());
+    }
+
+    /// The next message of a queue, which is taken out of it.
+    pub async fn take(&self, queue: &str) -> Delivery {
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let mut consumer =
+            self.channel.basic_consume(queue.into(), "".into(), options, none).await.unwrap();
+        let next = tokio::time::timeout(SOON, consumer.next()).await;
+        let delivery = next.unwrap_or_else(|_| panic!("nothing came to {queue}")).unwrap().unwrap();
+        assert!(delivery.ack(BasicAckOptions::default()).await.unwrap());
+        let options = BasicCancelOptions::default();
+        self.channel.basic_cancel(consumer.tag(), options).await.unwrap();
+        // What came after it goes back.
+        while let Some(Ok(more)) = consumer.next().await {
+            more.reject(lapin::options::BasicRejectOptions { requeue: true }).await.unwrap();
+        }
+        delivery
+    }
+}
+
+impl Node {
+    fn start() -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        script(&["start", path(dir.path()), &std::process::id().to_string()]);
+        let env = std::fs::read_to_string(dir.path().join("env")).unwrap();
+        let port = env.lines().find_map(|line| line.strip_prefix("AMQP_PORT=")).unwrap();
+        Node { port: port.parse().unwrap(), dir }
+    }
+
+    /// Kill -9.
+    pub fn kill(&self) {
+        script(&["kill", path(self.dir.path())]);
+    }
+
+    /// Starts it again, with the same port and data.
+    pub fn restart(&self) {
+        script(&["restart", path(self.dir.path())]);
+    }
+
+    /// `rabbitmqctl`.
+    pub fn ctl(&self, arguments: &[&str]) {
+        let mut all = vec!["ctl", path(self.dir.path())];
+        all.extend(arguments);
+        script(&all);
+    }
+
+    /// Leaves the node to end with the process.
+    fn keep(self) -> String {
+        let uri = uri(self.port);
+        std::mem::forget(self);
+        uri
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn script(arguments: &[&str]) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rabbitmq-node");
+    let done = Command::new(script).args(arguments).status().unwrap();
+    assert!(done.success(), "rabbitmq-node {arguments:?} failed");
+}
+
+fn path(dir: &Path) -> &str {
+    dir.to_str().unwrap()
+}
+
+fn uri(port: u16) -> String {
+    format!("amqp://guest:guest@127.0.0.1:{port}/%2f")
+}
+
+fn prefix() -> String {
+    format!("story-{:08x}", fastrand::u32(..))
+}
