@@ -7,8 +7,8 @@
 //! [`sandbox`] is a fake ChakraHQ that shares nothing with the rest. `ARCHITECTURE.md` has the rest.
 
 pub mod admin;
-// pub mod chakra;
-// pub mod cli;
+pub mod chakra;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod ledger;
@@ -21,4 +21,4 @@ pub mod sandbox;
 pub mod supervisor;
 pub mod telemetry;
 pub mod wire;
-// pub mod worker;
+pub mod worker;

@@ -1,16 +1,17 @@
 //! The demo through a broker: under names of its own, which are deleted at the end.
 
+use super::Gathered;
 use crate::cli::parts;
 use crate::clock;
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::queue::file::OnResult;
 use crate::queue::rabbitmq::{
     Accept, Follower, Producer, RabbitQueue, RabbitSettings, delete_everything,
 };
-use crate::wire::{ResultEvent, SendJob};
+use crate::wire::{NumberId, SendJob};
 use crate::worker::Worker;
+use anyhow::Context;
 use bytes::Bytes;
 use secrecy::SecretString;
 use std::sync::Arc;
@@ -22,4 +23,92 @@ pub(super) fn settings(mut settings: Settings, uri: String) -> Settings {
     settings.rabbitmq.uris = vec![SecretString::from(uri)];
     settings.rabbitmq.prefix = format!("chakra-demo-{:08x}", fastrand::u32(..));
     settings
+}
+
+/// Enqueues the lines, works them off and follows the results. Returns how many lines cannot be
+/// enqueued at all, since no id can be read.
+pub(super) async fn run(
+    settings: &Settings,
+    lines: &[String],
+    gathered: &Gathered,
+    stop: CancellationToken,
+) -> anyhow::Result<u64> {
+    let numbers: Vec<NumberId> =
+        settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
+    let worked = work(settings, &numbers, lines, gathered, stop).await;
+    let (connection, topology) = (parts::connection(settings), parts::topology(settings));
+    delete_everything(&connection, &topology, &numbers)
+        .await
+        .map_err(anyhow::Error::msg)
+        .context("deleting what the demo made in RabbitMQ")?;
+    worked
+}
+
+async fn work(
+    settings: &Settings,
+    numbers: &[NumberId],
+    lines: &[String],
+    gathered: &Gathered,
+    stop: CancellationToken,
+) -> anyhow::Result<u64> {
+    let metrics = Arc::new(Metrics::new()?);
+    let rabbit = RabbitSettings {
+        connection: parts::connection(settings),
+        topology: parts::topology(settings),
+        numbers: numbers.to_vec(),
+        accept: Accept::Any,
+        max_lanes: settings.numbers.max_lanes,
+        prefetch: parts::prefetch(settings, numbers.len())?,
+    };
+    // The producer makes the exchanges, the follower listens before the first job is out.
+    let producer = Producer::connect(&rabbit.connection, &rabbit.topology)
+        .await
+        .map_err(anyhow::Error::msg)?;
+    let mut follower = Follower::connect(&rabbit.connection, &rabbit.topology.prefix, "#")
+        .await
+        .map_err(anyhow::Error::msg)?;
+    let (queue, incoming) =
+        RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
+    let worker = Worker::new(
+        parts::worker_settings(settings)?,
+        parts::client(settings)?,
+        Ledger::forgetful(),
+        metrics,
+        queue.may_send(),
+        stop.clone(),
+    );
+    let mut hall = JoinSet::new();
+    hall.spawn(worker.run(incoming));
+
+    let mut unreadable = 0;
+    let mut expected = 0_usize;
+    for line in lines {
+        let body = Bytes::from(line.clone());
+        let (key, id) = match SendJob::parse(&body, None) {
+            Ok(job) => (job.phone_number_id, job.id),
+            // An unlawful job travels like any other as far as its number and id can be read.
+            Err(invalid) => match (invalid.phone_number_id, invalid.id) {
+                (Some(number), Some(id)) => (number, id),
+                _ => {
+                    unreadable += 1;
+                    continue;
+                }
+            },
+        };
+        let _ = (&key, &id);
+        expected += 1;
+        producer.put_raw(&key, &id, &body, clock::wall()).await.map_err(anyhow::Error::msg)?;
+    }
+    for _ in 0..expected {
+        tokio::select! {
+            event = follower.next() => gathered.take(&event.map_err(anyhow::Error::msg)?),
+            () = stop.cancelled() => break,
+        }
+    }
+    queue.stop_consuming();
+    while hall.join_next().await.is_some() {}
+    queue.close().await;
+    producer.close().await;
+    follower.close().await;
+    Ok(unreadable)
 }

@@ -12,7 +12,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::file::{FileQueue, OnResult, Results};
 use crate::sandbox::{Sandbox, SandboxConfig};
-use crate::wire::{NumberId, ResultEvent};
+use crate::wire::{Event, NumberId, ResultEvent};
 use crate::worker::Worker;
 use anyhow::Context;
 use clap::Args;
@@ -20,7 +20,7 @@ use indicatif::ProgressBar;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use table::{Row, Seen};
+use table::{Outcome, Row, Seen};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,26 @@ const PACES: [(&str, f64); 3] =
     [("1027729340496751", 70.0), ("1027729340496752", 17.0), ("1027729340496753", 70.0)];
 
 /// The results as they come.
-type Gathered = Arc<Mutex<Vec<ResultEvent>>>;
+#[derive(Debug, Clone)]
+struct Gathered {
+    outcomes: Arc<Mutex<Vec<Outcome>>>,
+    bar: ProgressBar,
+}
+
+impl Gathered {
+    /// Takes an event as a consumer gets it.
+    fn take(&self, event: &[u8]) {
+        match serde_json::from_slice(event) {
+            Ok(outcome) => self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome),
+            Err(error) => tracing::error!(%error, "an event that its own consumer cannot read"),
+        }
+        self.bar.inc(1);
+    }
+
+    fn all(&self) -> Vec<Outcome> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<End> {
     let stop = CancellationToken::new();
@@ -52,18 +71,17 @@ async fn demo(arguments: DemoArguments, stop: CancellationToken) -> anyhow::Resu
     announce(&sandbox, lines.len(), arguments.rabbitmq.is_some());
 
     let bar = progress::bar(Some(lines.len() as u64), "sending");
-    let gathered = Gathered::default();
+    let gathered = Gathered { outcomes: Arc::default(), bar: bar.clone() };
     let started = clock::monotonic();
     let unreadable = match arguments.rabbitmq {
-        None => through_memory(&settings, &lines, gather(&gathered, &bar), stop.clone()).await?,
+        None => through_memory(&settings, &lines, &gathered, stop.clone()).await?,
         Some(uri) => {
             let settings = broker::settings(settings, uri);
-            broker::run(&settings, &lines, gather(&gathered, &bar), stop.clone()).await?
+            broker::run(&settings, &lines, &gathered, stop.clone()).await?
         }
     };
     bar.finish_and_clear();
-    let results = gathered.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    close(&sandbox, &results, unreadable, started.elapsed());
+    close(&sandbox, &gathered.all(), unreadable, started.elapsed());
     sandbox.stop().await;
     match stop.is_cancelled() {
         true => Ok(End::NotWell),
@@ -88,9 +106,14 @@ fn settings(sandbox: &Sandbox, token: String, plugin: String) -> anyhow::Result<
 async fn through_memory(
     settings: &Settings,
     lines: &[String],
-    on_result: OnResult,
+    gathered: &Gathered,
     stop: CancellationToken,
 ) -> anyhow::Result<u64> {
+    let gathered = gathered.clone();
+    let on_result: OnResult = Arc::new(move |event: &ResultEvent| {
+        let event = Event::Result(event.clone());
+        gathered.take(&serde_json::to_vec(&event).unwrap_or_default());
+    });
     let jobs = Cursor::new(lines.join("\n"));
     let results = Results::to(std::io::sink());
     let held = settings.worker.max_held;
@@ -110,14 +133,6 @@ async fn through_memory(
     Ok(tally.unreadable)
 }
 
-fn gather(gathered: &Gathered, bar: &ProgressBar) -> OnResult {
-    let (gathered, bar) = (Arc::clone(gathered), bar.clone());
-    Arc::new(move |event: &ResultEvent| {
-        gathered.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
-        bar.inc(1);
-    })
-}
-
 #[expect(clippy::print_stderr, reason = "stderr is for people")]
 fn announce(sandbox: &Sandbox, jobs: usize, broker: bool) {
     let way = match broker {
@@ -129,7 +144,7 @@ fn announce(sandbox: &Sandbox, jobs: usize, broker: bool) {
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what the demo is for")]
-fn close(sandbox: &Sandbox, results: &[ResultEvent], unreadable: u64, took: Duration) {
+fn close(sandbox: &Sandbox, results: &[Outcome], unreadable: u64, took: Duration) {
     let record = sandbox.record();
     let rows: Vec<Row> = jobs::NUMBERS
         .iter()

@@ -1,9 +1,28 @@
 //! The closing table of the demo: what became of the jobs, for a person. Everything in it is counted
 //! from the results and from the sandbox's own book.
 
-use crate::wire::{ResultEvent, Status};
+use jiff::Timestamp;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// A result as a consumer reads it from its event.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Outcome {
+    id: String,
+    phone_number_id: Option<String>,
+    status: String,
+    attempts: u32,
+    error: Option<Reason>,
+    received_at: Timestamp,
+    finished_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Reason {
+    class: String,
+    message: String,
+}
 
 /// One number's row.
 #[derive(Debug, Clone)]
@@ -32,7 +51,7 @@ pub(super) struct Seen {
 }
 
 /// The whole table as text.
-pub(super) fn render(rows: &[Row], results: &[ResultEvent], seen: Seen) -> String {
+pub(super) fn render(rows: &[Row], results: &[Outcome], seen: Seen) -> String {
     let mut lines = numbers(rows, results);
     lines.extend(reasons(results, seen.unreadable));
     lines.push(String::new());
@@ -53,23 +72,23 @@ pub(super) fn render(rows: &[Row], results: &[ResultEvent], seen: Seen) -> Strin
     lines.join("\n")
 }
 
-fn numbers(rows: &[Row], results: &[ResultEvent]) -> Vec<String> {
+fn numbers(rows: &[Row], results: &[Outcome]) -> Vec<String> {
     const HEAD: [&str; 6] =
         ["number", "accepted", "failed", "expired", "unknown", "busiest second"];
     let mut table = vec![HEAD.map(str::to_owned)];
     for row in rows {
-        let number = |result: &ResultEvent| {
-            result.phone_number_id.as_ref().is_some_and(|number| number.as_str() == row.number)
+        let number = |result: &Outcome| {
+            result.phone_number_id.as_deref() == Some(row.number.as_str())
         };
-        let count = |status: Status| {
+        let count = |status: &str| {
             results.iter().filter(|r| r.status == status && number(r)).count().to_string()
         };
         table.push([
             format!("{} ({})", row.number, row.name),
-            count(Status::Accepted),
-            count(Status::Failed),
-            count(Status::Expired),
-            count(Status::Unknown),
+            count("accepted"),
+            count("failed"),
+            count("expired"),
+            count("unknown"),
             format!("{} of {} allowed", row.busiest, row.ceiling),
         ]);
     }
@@ -84,16 +103,16 @@ fn numbers(rows: &[Row], results: &[ResultEvent]) -> Vec<String> {
 }
 
 /// Why jobs were not accepted, most frequent first.
-fn reasons(results: &[ResultEvent], unreadable: u64) -> Vec<String> {
+fn reasons(results: &[Outcome], unreadable: u64) -> Vec<String> {
     let mut counted: BTreeMap<String, u64> = BTreeMap::new();
     for result in results {
-        let why = match (result.status, &result.error) {
-            (Status::Accepted, _) => continue,
-            (Status::Expired, None) => "its expires_at had passed: never sent".to_owned(),
-            (_, Some(error)) => format!("{}: {}", error.class.name(), error.message),
+        let why = match (result.status.as_str(), &result.error) {
+            ("accepted", _) => continue,
+            ("expired", None) => "its expires_at had passed: never sent".to_owned(),
+            (_, Some(error)) => format!("{}: {}", error.class, error.message),
             (_, None) => "no reason was given".to_owned(),
         };
-        *counted.entry(format!("{:<8} {why}", result.status.name())).or_default() += 1;
+        *counted.entry(format!("{:<8} {why}", result.status)).or_default() += 1;
     }
     if unreadable > 0 {
         let why = "no result, since no id can be read: it went to the dead letters with the reason";
@@ -106,11 +125,11 @@ fn reasons(results: &[ResultEvent], unreadable: u64) -> Vec<String> {
 }
 
 /// The middle of the times from arrival to result, in seconds, of jobs accepted at once.
-fn middle_wait(results: &[ResultEvent], urgent: bool) -> Option<f64> {
+fn middle_wait(results: &[Outcome], urgent: bool) -> Option<f64> {
     let mut waits: Vec<f64> = results
         .iter()
-        .filter(|result| result.status == Status::Accepted && result.attempts == 1)
-        .filter(|result| result.id.as_str().ends_with("-urgent") == urgent)
+        .filter(|result| result.status == "accepted" && result.attempts == 1)
+        .filter(|result| result.id.ends_with("-urgent") == urgent)
         .map(|result| result.finished_at.duration_since(result.received_at).as_secs_f64())
         .collect();
     waits.sort_by(f64::total_cmp);

@@ -6,6 +6,7 @@
 //! Two connections, since an alarm of the broker blocks one that publishes. Each has its own
 //! reconnecting, with a new epoch; lapin's is off, because it hides that jobs went to others.
 
+mod cleanup;
 mod connection;
 mod control;
 mod declare;
@@ -24,6 +25,7 @@ mod receipt;
 pub mod topology;
 mod unrouted;
 
+pub use cleanup::delete_everything;
 pub use connection::{ConnectionSettings, TlsIdentity, TlsSettings};
 pub use declare::DeclareError;
 pub use definitions::definitions;
