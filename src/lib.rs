@@ -7,7 +7,7 @@
 //! [`sandbox`] is a fake ChakraHQ that shares nothing with the rest. `ARCHITECTURE.md` has the rest.
 
 // pub mod admin;
-// pub mod chakra;
+pub mod chakra;
 // pub mod cli;
 pub mod clock;
 // pub mod config;

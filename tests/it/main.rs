@@ -1,1 +1,3 @@
 //! Stories, one binary.
+
+mod chakra_client;
