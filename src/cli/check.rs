@@ -50,7 +50,10 @@ async fn account(settings: &Settings, lines: &mut Vec<Line>) -> BTreeSet<NumberI
     let client = match parts::client(settings) {
         Ok(client) => client,
         Err(error) => {
-            lines.push(Line::Cross(format!("no HTTP client: {error:#}"), "mend what it names".into()));
+            lines.push(Line::Cross(
+                format!("no HTTP client: {error:#}"),
+                "mend what it names".into(),
+            ));
             return overrides;
         }
     };
@@ -58,7 +61,10 @@ async fn account(settings: &Settings, lines: &mut Vec<Line>) -> BTreeSet<NumberI
     let plugin = match client.plugin().await {
         Ok(plugin) => plugin,
         Err(error) => {
-            lines.push(Line::Cross(format!("ChakraHQ at {base}: {error}"), remedy(&error).to_owned()));
+            lines.push(Line::Cross(
+                format!("ChakraHQ at {base}: {error}"),
+                remedy(&error).to_owned(),
+            ));
             return overrides;
         }
     };
@@ -96,7 +102,8 @@ async fn broker(settings: &Settings, numbers: &BTreeSet<NumberId>, lines: &mut V
         Ok(()) => lines.push(Line::Tick("RabbitMQ answers and lets us in".to_owned())),
         Err(reason) => lines.push(Line::Cross(
             format!("RabbitMQ: {reason}"),
-            "check rabbitmq.uri (host, port, user, password, virtual host) and that it runs".to_owned(),
+            "check rabbitmq.uri (host, port, user, password, virtual host) and that it runs"
+                .to_owned(),
         )),
     }
     match found.streams {

@@ -5,7 +5,7 @@ use crate::clock;
 use crate::config::Settings;
 use crate::queue::file::Lines;
 use crate::queue::rabbitmq::{Producer, Taken};
-use crate::wire::SendJob;
+use crate::wire::{Priority, SendJob};
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
@@ -70,7 +70,8 @@ pub(super) async fn run(arguments: EnqueueArguments, settings: Settings) -> anyh
 }
 
 async fn put(producer: &Producer, job: SendJob, body: Bytes) -> anyhow::Result<Taken> {
-    producer.put(&job, &body, clock::wall()).await.map_err(anyhow::Error::msg)
+    let lane = (&job.phone_number_id, job.priority.unwrap_or(Priority::Normal));
+    producer.put(lane, &job.id, &body, clock::wall()).await.map_err(anyhow::Error::msg)
 }
 
 #[expect(clippy::print_stderr, reason = "stderr is for people")]

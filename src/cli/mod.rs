@@ -16,6 +16,7 @@ use crate::config::{self, ConfigError, Settings};
 use crate::supervisor::{EXIT_INTERRUPTED, Signals};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -121,7 +122,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<End> {
 }
 
 fn settings(file: Option<&std::path::Path>) -> Result<Settings, ConfigError> {
-    config::load(file, std::env::vars())
+    // A variable that is no Unicode cannot be one of ours.
+    let unicode = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    config::load(file, std::env::vars_os().filter_map(unicode))
 }
 
 /// One line for a person; a configuration error lists all its problems, one a line.

@@ -51,7 +51,6 @@ async fn send(
     settings: Settings,
     drain: CancellationToken,
 ) -> anyhow::Result<End> {
-
     let (results, ledger) = match arguments.results == Path::new("-") {
         true => (Results::to(std::io::stdout()), Ledger::forgetful()),
         false => {

@@ -85,7 +85,8 @@ async fn stop(
     queue.stop_consuming();
     let finish = async { while hall.join_next().await.is_some() {} };
     let finished = drain.phase("finish the jobs in hand", at_most, finish).await;
-    let closed = drain.phase("close the connections to RabbitMQ", CLOSE_AT_MOST, queue.close()).await;
+    let closed =
+        drain.phase("close the connections to RabbitMQ", CLOSE_AT_MOST, queue.close()).await;
     let stopped = drain.phase("stop the admin listener", CLOSE_AT_MOST, services.stop()).await;
     [finished, closed, stopped].iter().all(|phase| *phase == Phase::Done(()))
 }
@@ -143,6 +144,9 @@ fn ask(client: &Client, settings: &Settings) -> AskForNumbers {
         let (client, always) = (client.clone(), always.clone());
         async move {
             let plugin = client.plugin().await.map_err(|error| error.to_string())?;
+            if !plugin.is_complete() {
+                return Err("the plugin's list of numbers cannot be read as a whole".to_owned());
+            }
             Ok(plugin.numbers.into_iter().map(|number| number.id).chain(always).collect())
         }
         .boxed()
@@ -163,9 +167,8 @@ impl Services {
     ) -> anyhow::Result<Services> {
         let mut services = Services { tasks: JoinSet::new(), stop: CancellationToken::new() };
         if let Some(listen) = settings.admin.listen {
-            let admin = Admin::bind(listen)
-                .await
-                .with_context(|| format!("admin.listen = {listen}"))?;
+            let admin =
+                Admin::bind(listen).await.with_context(|| format!("admin.listen = {listen}"))?;
             tracing::info!(address = %admin.local_addr(), "the admin listener");
             let serve = admin.serve(Arc::clone(metrics), readiness.clone(), services.stop.clone());
             services.tasks.spawn(serve);

@@ -20,9 +20,15 @@ const MAX_IN_HAND: Duration = Duration::from_secs(600);
 /// Why no request was made.
 enum Stopped {
     /// The job has its settlement.
-    Settled(Settlement),
+    Settled(Box<Settlement>),
     /// The queue has given the job to somebody else: nothing may be done with it here.
     Void,
+}
+
+impl Stopped {
+    fn settled(settlement: Settlement) -> Stopped {
+        Stopped::Settled(Box::new(settlement))
+    }
 }
 
 impl Hall {
@@ -56,7 +62,7 @@ impl Hall {
         // May it go now?
         let turn = match self.wait_for_turn(job, incoming, lane, place).await {
             Ok(turn) => turn,
-            Err(Stopped::Settled(settlement)) => return Some(settlement),
+            Err(Stopped::Settled(settlement)) => return Some(*settlement),
             Err(Stopped::Void) => return None,
         };
 
@@ -102,7 +108,7 @@ impl Hall {
         let turn = self.unless_drained(incoming, lane.turn(rank(incoming)));
         let Ok(turn) = tokio::time::timeout(in_time.min(MAX_IN_HAND), turn).await else {
             let due = clock::wall();
-            return Err(Stopped::Settled(match policy::is_expired(job, due) {
+            return Err(Stopped::settled(match policy::is_expired(job, due) {
                 true => self.expired(job, incoming),
                 false => policy::later(job, &incoming.history, due, Why::Hold),
             }));
@@ -112,7 +118,7 @@ impl Hall {
 
         // The last look before the request: time has passed at the gates.
         if policy::is_expired(job, clock::wall()) {
-            return Err(Stopped::Settled(self.expired(job, incoming)));
+            return Err(Stopped::settled(self.expired(job, incoming)));
         }
         match incoming.receipt.is_ours() {
             true => Ok(turn),
@@ -132,10 +138,8 @@ impl Hall {
                 self.metrics.waited(WaitGate::Due, rest);
                 self.unless_drained(incoming, tokio::time::sleep(rest)).await
             }
-            Timing::Later(due, why) => {
-                Err(Stopped::Settled(policy::later(job, history, due, why)))
-            }
-            Timing::Expired => Err(Stopped::Settled(self.expired(job, incoming))),
+            Timing::Later(due, why) => Err(Stopped::settled(policy::later(job, history, due, why))),
+            Timing::Expired => Err(Stopped::settled(self.expired(job, incoming))),
         }
     }
 
@@ -155,7 +159,7 @@ impl Hall {
         let rest = free.saturating_duration_since(now);
         if rest > self.max_wait {
             let due = clock::wall() + rest;
-            return Err(Stopped::Settled(policy::later(job, history, due, Why::Recipient)));
+            return Err(Stopped::settled(policy::later(job, history, due, Why::Recipient)));
         }
         self.unless_drained(incoming, tokio::time::sleep_until(free)).await?;
         self.metrics.waited(WaitGate::Recipient, arrived.elapsed());
@@ -196,7 +200,7 @@ impl Hall {
         tokio::select! {
             biased;
             () = self.drain.cancelled() => {
-                Err(Stopped::Settled(policy::given_back(&incoming.history)))
+                Err(Stopped::settled(policy::given_back(&incoming.history)))
             }
             done = what => Ok(done),
         }

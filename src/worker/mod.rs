@@ -9,13 +9,13 @@ mod lanes;
 mod order;
 
 use crate::chakra::Client;
+use crate::clock;
 use crate::ledger::Ledger;
 use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
 use crate::metrics::Metrics;
 use crate::policy::{self, Failure, RetryPolicy, Settlement};
 use crate::queue::{Incoming, Receipt, SettleError};
 use crate::wire::{Class, NumberId, ResultEvent};
-use crate::clock;
 use futures_util::FutureExt;
 use lanes::{Account, Lane, Shared};
 use order::Place;

@@ -1,6 +1,7 @@
 //! What becomes of a job, told as stories: the worker over lines in memory, the sandbox over HTTP.
 
 use crate::support::world::{NUMBER, World, job, paced, settings, text, text_to};
+use chakra_sender::clock;
 use chakra_sender::limiter::RecipientLimit;
 use chakra_sender::wire::Status;
 use std::time::Duration;
@@ -8,10 +9,7 @@ use std::time::Duration;
 /// The messages that a sandbox accepted, as raw text, in the order of their arrival.
 fn bodies(sent: &crate::support::world::Sent) -> Vec<String> {
     let accepted = sent.sandbox.record().accepted();
-    accepted
-        .iter()
-        .map(|request| String::from_utf8(request.body.to_vec()).unwrap())
-        .collect()
+    accepted.iter().map(|request| String::from_utf8(request.body.to_vec()).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -36,8 +34,7 @@ async fn a_producers_own_opaque_data_stays_and_a_receipt_goes_out_untouched() {
     assert_eq!(sent.outcome("read"), "accepted after 1");
     assert!(sent.result("read").whatsapp_message_id.is_none());
     let requests = sent.sandbox.record().requests();
-    let mut bodies: Vec<&[u8]> =
-        requests.iter().map(|request| &request.body[..]).collect();
+    let mut bodies: Vec<&[u8]> = requests.iter().map(|request| &request.body[..]).collect();
     bodies.sort_unstable();
     let mut expected = [own.as_bytes(), read.as_bytes()];
     expected.sort_unstable();
@@ -119,11 +116,13 @@ async fn urgent_jobs_do_not_wait_behind_bulk() {
 #[tokio::test]
 async fn messages_to_one_recipient_keep_their_order() {
     let world = World::with(|sandbox| {
-        sandbox.latency = serde_json::from_value(serde_json::json!({ "min": "0ms", "max": "20ms" })).unwrap();
+        sandbox.latency =
+            serde_json::from_value(serde_json::json!({ "min": "0ms", "max": "20ms" })).unwrap();
     })
     .await;
-    let lines: Vec<String> =
-        (0..20).map(|n| text_to(&format!("{n}"), "+999000000001", &format!("part {n:02}"))).collect();
+    let lines: Vec<String> = (0..20)
+        .map(|n| text_to(&format!("{n}"), "+999000000001", &format!("part {n:02}")))
+        .collect();
     let sent = world.send(&lines).await;
     let parts: Vec<String> = bodies(&sent)
         .iter()
@@ -165,7 +164,7 @@ async fn a_wait_longer_than_may_be_slept_goes_back_to_the_queue_and_costs_no_att
 #[tokio::test]
 async fn a_job_is_never_sent_before_its_time_nor_after_it() {
     let message = r#"{"messaging_product":"whatsapp","to":"+999000000001","text":{"body":"x"}}"#;
-    let now = jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap();
+    let now = clock::wall();
     let soon = now + jiff::SignedDuration::from_millis(700);
     let past = now - jiff::SignedDuration::from_secs(1);
     let lines = [
@@ -183,10 +182,11 @@ async fn a_job_is_never_sent_before_its_time_nor_after_it() {
 async fn a_job_that_expires_while_its_lane_is_slow_takes_no_place_in_it() {
     let mut world = World::new().await;
     world.settings.rates = paced(5.0);
-    let end = jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap()
-        + jiff::SignedDuration::from_millis(600);
+    let end = clock::wall() + jiff::SignedDuration::from_millis(600);
     let message = |n: u32| {
-        format!(r#"{{"messaging_product":"whatsapp","to":"+99900000{n:04}","text":{{"body":"x"}}}}"#)
+        format!(
+            r#"{{"messaging_product":"whatsapp","to":"+99900000{n:04}","text":{{"body":"x"}}}}"#
+        )
     };
     let mut lines: Vec<String> = (0..30)
         .map(|n| job(&format!("otp-{n}"), &message(n), &format!(r#","expires_at":"{end}""#)))
@@ -204,7 +204,8 @@ async fn a_job_that_expires_while_its_lane_is_slow_takes_no_place_in_it() {
 
 #[tokio::test]
 async fn a_service_that_asks_for_rest_gets_it_from_the_whole_account() {
-    let faults = "[[faults]]\nfirst = 1\nanswer = { status = 429, headers = { retry-after = \"1\" } }";
+    let faults =
+        "[[faults]]\nfirst = 1\nanswer = { status = 429, headers = { retry-after = \"1\" } }";
     let mut world = World::with_faults(faults).await;
     world.settings.retry.initial = Duration::from_millis(1);
     let lines: Vec<String> = (0..10).map(|n| text(&format!("{n}"), "x")).collect();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a story that cannot go on fails there")]
 #![allow(unreachable_pub, reason = "the binary has no outside")]
 
+mod chakra_client;
 mod configuration;
 mod delivery;
 mod file_mode;

@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::queue::rabbitmq::{
     Accept, Follower, Producer, RabbitQueue, RabbitSettings, delete_everything,
 };
-use crate::wire::{NumberId, SendJob};
+use crate::wire::{NumberId, Priority, SendJob};
 use crate::worker::Worker;
 use anyhow::Context;
 use bytes::Bytes;
@@ -80,25 +80,7 @@ async fn work(
     let mut hall = JoinSet::new();
     hall.spawn(worker.run(incoming));
 
-    let mut unreadable = 0;
-    let mut expected = 0_usize;
-    for line in lines {
-        let body = Bytes::from(line.clone());
-        let (key, id) = match SendJob::parse(&body, None) {
-            Ok(job) => (job.phone_number_id, job.id),
-            // An unlawful job travels like any other as far as its number and id can be read.
-            Err(invalid) => match (invalid.phone_number_id, invalid.id) {
-                (Some(number), Some(id)) => (number, id),
-                _ => {
-                    unreadable += 1;
-                    continue;
-                }
-            },
-        };
-        let _ = (&key, &id);
-        expected += 1;
-        producer.put_raw(&key, &id, &body, clock::wall()).await.map_err(anyhow::Error::msg)?;
-    }
+    let (expected, unreadable) = enqueue(&producer, lines).await?;
     for _ in 0..expected {
         tokio::select! {
             event = follower.next() => gathered.take(&event.map_err(anyhow::Error::msg)?),
@@ -111,4 +93,25 @@ async fn work(
     producer.close().await;
     follower.close().await;
     Ok(unreadable)
+}
+
+/// Puts every line that names its number and its job on the broker, the unlawful ones too: the
+/// worker is to answer them. Returns how many it put, and how many it could not.
+async fn enqueue(producer: &Producer, lines: &[String]) -> anyhow::Result<(u64, u64)> {
+    let (mut put, mut unreadable) = (0, 0);
+    for line in lines {
+        let body = Bytes::from(line.clone());
+        let (number, id, priority) = match SendJob::parse(&body, None) {
+            Ok(job) => (Some(job.phone_number_id), Some(job.id), job.priority),
+            Err(invalid) => (invalid.phone_number_id, invalid.id, None),
+        };
+        let (Some(number), Some(id)) = (number, id) else {
+            unreadable += 1;
+            continue;
+        };
+        let lane = (&number, priority.unwrap_or(Priority::Normal));
+        producer.put(lane, &id, &body, clock::wall()).await.map_err(anyhow::Error::msg)?;
+        put += 1;
+    }
+    Ok((put, unreadable))
 }

@@ -38,7 +38,9 @@ fn line(number: &str, name: &str, index: usize, now: jiff::Timestamp) -> String 
     });
     match what {
         "urgent" => job["priority"] = "urgent".into(),
-        "expired" => job["expires_at"] = (now - jiff::SignedDuration::from_secs(60)).to_string().into(),
+        "expired" => {
+            job["expires_at"] = (now - jiff::SignedDuration::from_secs(60)).to_string().into()
+        }
         "misspelt" => job["mesage"] = true.into(),
         _ => {}
     }
@@ -54,17 +56,38 @@ fn message(index: usize, to: &str) -> (&'static str, Value) {
     };
     let text = |body: &str| of("text", json!({ "body": body }));
     match index % 24 {
-        1 => ("template", of("template", json!({ "name": "order_shipped", "language": { "code": "en" } }))),
-        3 => ("image", of("image", json!({ "link": "https://example.com/parcel.jpg", "caption": "Your parcel" }))),
-        5 => ("buttons", of("interactive", json!({
-            "type": "button", "body": { "text": "Shall we deliver today?" },
-            "action": { "buttons": [
-                { "type": "reply", "reply": { "id": "yes", "title": "Yes" } },
-                { "type": "reply", "reply": { "id": "no", "title": "No" } },
-            ] },
-        }))),
-        7 => ("location", of("location", json!({ "latitude": 12.9716, "longitude": 77.5946, "name": "Pick-up" }))),
-        9 => ("read", json!({ "messaging_product": "whatsapp", "status": "read", "message_id": "wamid.demo" })),
+        1 => (
+            "template",
+            of("template", json!({ "name": "order_shipped", "language": { "code": "en" } })),
+        ),
+        3 => (
+            "image",
+            of(
+                "image",
+                json!({ "link": "https://example.com/parcel.jpg", "caption": "Your parcel" }),
+            ),
+        ),
+        5 => (
+            "buttons",
+            of(
+                "interactive",
+                json!({
+                    "type": "button", "body": { "text": "Shall we deliver today?" },
+                    "action": { "buttons": [
+                        { "type": "reply", "reply": { "id": "yes", "title": "Yes" } },
+                        { "type": "reply", "reply": { "id": "no", "title": "No" } },
+                    ] },
+                }),
+            ),
+        ),
+        7 => (
+            "location",
+            of("location", json!({ "latitude": 12.9716, "longitude": 77.5946, "name": "Pick-up" })),
+        ),
+        9 => (
+            "read",
+            json!({ "messaging_product": "whatsapp", "status": "read", "message_id": "wamid.demo" }),
+        ),
         11 => ("urgent", text("Your code is 000 000")),
         13 => ("busy", text("busy: the service is unavailable at first")),
         15 => ("refused", text("refused: this recipient is not on WhatsApp")),

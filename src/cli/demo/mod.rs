@@ -46,7 +46,9 @@ impl Gathered {
     /// Takes an event as a consumer gets it.
     fn take(&self, event: &[u8]) {
         match serde_json::from_slice(event) {
-            Ok(outcome) => self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome),
+            Ok(outcome) => {
+                self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome)
+            }
             Err(error) => tracing::error!(%error, "an event that its own consumer cannot read"),
         }
         self.bar.inc(1);
@@ -139,8 +141,13 @@ fn announce(sandbox: &Sandbox, jobs: usize, broker: bool) {
         false => "from memory",
         true => "through RabbitMQ",
     };
-    eprintln!("A fake ChakraHQ listens on {}; it enforces WhatsApp's limits and has faults.", sandbox.base_url());
-    eprintln!("{jobs} sample jobs on three numbers go {way} to the worker, and through it to WhatsApp.\n");
+    eprintln!(
+        "A fake ChakraHQ listens on {}; it enforces WhatsApp's limits and has faults.",
+        sandbox.base_url()
+    );
+    eprintln!(
+        "{jobs} sample jobs on three numbers go {way} to the worker, and through it to WhatsApp.\n"
+    );
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what the demo is for")]

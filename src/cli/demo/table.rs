@@ -55,7 +55,8 @@ pub(super) fn render(rows: &[Row], results: &[Outcome], seen: Seen) -> String {
     let mut lines = numbers(rows, results);
     lines.extend(reasons(results, seen.unreadable));
     lines.push(String::new());
-    if let (Some(urgent), Some(others)) = (middle_wait(results, true), middle_wait(results, false)) {
+    if let (Some(urgent), Some(others)) = (middle_wait(results, true), middle_wait(results, false))
+    {
         lines.push(format!(
             "Half of the urgent jobs were out within {urgent:.1} s, of the others within {others:.1} s."
         ));
@@ -77,9 +78,8 @@ fn numbers(rows: &[Row], results: &[Outcome]) -> Vec<String> {
         ["number", "accepted", "failed", "expired", "unknown", "busiest second"];
     let mut table = vec![HEAD.map(str::to_owned)];
     for row in rows {
-        let number = |result: &Outcome| {
-            result.phone_number_id.as_deref() == Some(row.number.as_str())
-        };
+        let number =
+            |result: &Outcome| result.phone_number_id.as_deref() == Some(row.number.as_str());
         let count = |status: &str| {
             results.iter().filter(|r| r.status == status && number(r)).count().to_string()
         };
@@ -121,7 +121,9 @@ fn reasons(results: &[Outcome], unreadable: u64) -> Vec<String> {
     let mut counted: Vec<(String, u64)> = counted.into_iter().collect();
     counted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let head = ["".to_owned(), "Not accepted:".to_owned()];
-    head.into_iter().chain(counted.into_iter().map(|(why, count)| format!("{count:>5}  {why}"))).collect()
+    head.into_iter()
+        .chain(counted.into_iter().map(|(why, count)| format!("{count:>5}  {why}")))
+        .collect()
 }
 
 /// The middle of the times from arrival to result, in seconds, of jobs accepted at once.

@@ -5,7 +5,7 @@ use super::connection::{self, ConnectionSettings, Connector, explain};
 use super::declare::declare;
 use super::headers;
 use super::topology::{Names, Topology, TopologySettings, lane_key};
-use crate::wire::{Priority, SendJob};
+use crate::wire::{JobId, NumberId, Priority};
 use bytes::Bytes;
 use jiff::Timestamp;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -48,12 +48,18 @@ impl Producer {
         Ok(Producer { connection, channel, names })
     }
 
-    /// Puts one job. The body's own priority decides its way.
+    /// Puts one body by a number's lane.
     ///
     /// A returned message is told with the next confirm, whosesoever that is (lapin 4.12): the number
     /// of `Unroutable` is right, which job it stands beside may not be.
-    pub async fn put(&self, job: &SendJob, body: &Bytes, now: Timestamp) -> Result<Taken, String> {
-        let key = lane_key(&job.phone_number_id, job.priority.unwrap_or(Priority::Normal));
+    pub async fn put(
+        &self,
+        lane: (&NumberId, Priority),
+        id: &JobId,
+        body: &Bytes,
+        now: Timestamp,
+    ) -> Result<Taken, String> {
+        let key = lane_key(lane.0, lane.1);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let confirm = self
             .channel
@@ -62,7 +68,7 @@ impl Producer {
                 key.into(),
                 options,
                 body,
-                properties(job, now),
+                properties(id, now),
             )
             .await
             .map_err(|error| explain(&error))?;
@@ -79,9 +85,9 @@ impl Producer {
     }
 }
 
-fn properties(job: &SendJob, now: Timestamp) -> BasicProperties {
+fn properties(id: &JobId, now: Timestamp) -> BasicProperties {
     headers::persistent()
         .with_content_type("application/json".into())
-        .with_message_id(job.id.as_str().into())
+        .with_message_id(id.as_str().into())
         .with_timestamp(u64::try_from(now.as_second()).unwrap_or(0))
 }

@@ -41,9 +41,8 @@ impl World {
     pub async fn with(change: impl FnOnce(&mut SandboxConfig)) -> World {
         let mut config = SandboxConfig { token: "secret-token".into(), ..SandboxConfig::default() };
         config.listen = "127.0.0.1:0".parse().unwrap();
-        config.numbers = [NUMBER, OTHER]
-            .map(|id| Number { rate: Some(0), ..Number::new(id) })
-            .into();
+        config.numbers =
+            [NUMBER, OTHER].map(|id| Number { rate: Some(0), ..Number::new(id) }).into();
         change(&mut config);
         World {
             sandbox: Sandbox::start(config).await.unwrap(),
