@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a story that cannot go on fails there")]
 #![allow(unreachable_pub, reason = "the binary has no outside")]
 
+mod bad_input;
+mod broker_trouble;
 mod chakra_client;
 mod configuration;
 mod delivery;
@@ -11,6 +13,7 @@ mod limiter;
 mod rabbitmq;
 mod sandbox;
 mod support;
+mod through_rabbitmq;
 mod tidy;
 mod wire_events;
 mod wire_jobs;

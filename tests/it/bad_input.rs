@@ -1,0 +1,1 @@
+//! The whole way of what producers get wrong.
