@@ -123,7 +123,10 @@ impl Inbox {
         let mut events = connection.events_listener().boxed();
         let lost = async {
             while let Some(event) = events.next().await {
-                if let Event::Error(error) = event {
+                // A channel's error is here too, and is its user's.
+                if let Event::Error(error) = event
+                    && !error.is_amqp_soft_error()
+                {
                     return explain(&error);
                 }
             }
@@ -237,6 +240,10 @@ impl Epoch {
         }
         for number in &lanes {
             self.open(inbox, number);
+        }
+        for state in self.lanes.values_mut() {
+            // One whose queues cannot be worked with has ended.
+            let _ended = state.wait_for(|state| *state != LaneState::Opening).await;
         }
         Ok(control)
     }

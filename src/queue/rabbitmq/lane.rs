@@ -34,8 +34,10 @@ pub(super) struct Orders {
 pub(super) enum LaneState {
     /// Not yet.
     Opening,
-    /// Its queues stand.
+    /// Its queues stand and are consumed.
     Open,
+    /// It could not be opened, or was lost; it is tried again.
+    Down,
 }
 
 /// One lane's consumer.
@@ -89,6 +91,7 @@ impl LaneTask {
                     error.to_string()
                 }
             };
+            self.state.send_replace(LaneState::Down);
             tracing::warn!(number = %self.number, %reason, "not consuming this lane");
             let pause = tokio::time::sleep(pauses.next(fastrand::f64()));
             let _stopped = self.orders.stop.run_until_cancelled(pause).await;
@@ -100,9 +103,11 @@ impl LaneTask {
         // Never closed: it lives as long as its lanes.
         let _turn = self.orders.opening.acquire().await;
         declare(&self.connection, &self.topology, self.create).await?;
-        self.state.send_replace(LaneState::Open);
         let subscribed = self.consume().await;
-        subscribed.map_err(|error| DeclareError::Interrupted(explain(&error)))
+        let subscription =
+            subscribed.map_err(|error| DeclareError::Interrupted(explain(&error)))?;
+        self.state.send_replace(LaneState::Open);
+        Ok(subscription)
     }
 
     async fn consume(&self) -> lapin::Result<Subscription> {
