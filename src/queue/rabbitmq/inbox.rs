@@ -142,6 +142,8 @@ impl Inbox {
         };
         if let End::Stopped = end {
             self.out = None;
+            // Who still waits for a lane gets none.
+            epoch.asked.clear();
             // The lanes keep their channels until what they handed on is settled.
             while epoch.tasks.join_next().await.is_some() {}
             self.close.cancelled().await;

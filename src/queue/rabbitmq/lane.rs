@@ -1,7 +1,7 @@
 //! Consuming one lane: its two queues on one channel, urgent ones first. Subscribes again when the
 //! broker ends the subscription; until then nothing that was held is ours any more.
 
-use super::connection::{CLOSED_NORMALLY, Pauses, explain};
+use super::connection::{CLOSED_NORMALLY, LONGEST_PAUSE, Pauses, explain};
 use super::declare::{DeclareError, declare};
 use super::decode::{Decoded, Original, decode};
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
@@ -76,8 +76,11 @@ impl LaneTask {
         while self.connection.status().connected() && !self.orders.stop.is_cancelled() {
             let reason = match self.subscribe().await {
                 Ok(mut subscription) => {
-                    pauses.reset();
+                    let began = clock::monotonic();
                     let lost = self.serve(&mut subscription).await;
+                    if began.elapsed() >= LONGEST_PAUSE {
+                        pauses.reset();
+                    }
                     let Some(reason) = lost else {
                         self.finish(subscription).await;
                         return None;
@@ -187,8 +190,9 @@ impl LaneTask {
                 self.hand_on(delivery, priority, hold).await;
             }
         }
-        let LaneTask { out, orders, .. } = self;
-        drop(out);
+        let LaneTask { out, orders, state, .. } = self;
+        // Nobody waits for this lane any more, and no more jobs come from it.
+        drop((out, state));
         orders.close.cancelled().await;
         let _gone = subscription.channel.close(CLOSED_NORMALLY, "done".into()).await;
     }

@@ -43,7 +43,13 @@ enum Way {
     /// Into its lane, which is there now.
     Move,
     /// It has its settlement.
-    Settle(Settlement),
+    Settle(Box<Settlement>),
+}
+
+impl Way {
+    fn settle(settlement: Settlement) -> Way {
+        Way::Settle(Box::new(settlement))
+    }
 }
 
 impl Unrouted {
@@ -118,8 +124,8 @@ impl Unrouted {
         let (number, priority) = (receipt.number(), receipt.priority());
         let history = receipt.history().clone();
         let way = match (&job, death) {
-            (Err(invalid), _) => Way::Settle(policy::unreadable(invalid, &history, now)),
-            (Ok(job), Some(reason)) => Way::Settle(outcome_of_death(job, &history, &reason)),
+            (Err(invalid), _) => Way::settle(policy::unreadable(invalid, &history, now)),
+            (Ok(job), Some(reason)) => Way::settle(outcome_of_death(job, &history, &reason)),
             (Ok(job), None) => self.find_lane(job, &history).await,
         };
         let _place = place.first().await;
@@ -147,7 +153,7 @@ impl Unrouted {
         let number = &job.phone_number_id;
         match self.directory.judge(number, clock::monotonic()).await {
             Verdict::Lane => {}
-            Verdict::Later => return Way::Settle(policy::given_back(history)),
+            Verdict::Later => return Way::settle(policy::given_back(history)),
             Verdict::Refuse(reason) => return turned_away(job, history, &reason),
         }
         let (made, answer) = oneshot::channel();
@@ -156,7 +162,7 @@ impl Unrouted {
             (Ok(()), Ok(Ok(()))) => Way::Move,
             (Ok(()), Ok(Err(NoLane(reason)))) => turned_away(job, history, &reason),
             // The connection is going: it comes again, or comes back.
-            (Err(_), _) | (_, Err(_)) => Way::Settle(policy::given_back(history)),
+            (Err(_), _) | (_, Err(_)) => Way::settle(policy::given_back(history)),
         }
     }
 
@@ -239,7 +245,7 @@ impl Place {
 
 fn turned_away(job: &SendJob, history: &History, reason: &str) -> Way {
     let failure = Failure::new(Class::Invalid, reason);
-    Way::Settle(policy::turned_away(job, history, &failure, clock::wall()))
+    Way::settle(policy::turned_away(job, history, &failure, clock::wall()))
 }
 
 /// The reasons are RabbitMQ's words for why it dead-lettered a message.
