@@ -15,9 +15,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A lane holds what it can send within this: a quarter of a second of its own pace, and the round
-/// trip of a slow answer.
-const HELD_SECONDS: f64 = 1.25;
+/// A lane holds what it can send within this: a quarter of a second of its own pace, and a round trip
+/// of 2 s. Slower answers than that slow the lane down.
+const HELD_SECONDS: f64 = 2.25;
 
 /// A lane's prefetch stays within these, whatever its pace: enough to keep it busy, not more than
 /// a broker gives at once.

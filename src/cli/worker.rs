@@ -23,6 +23,10 @@ use tokio_util::sync::CancellationToken;
 /// Its name in `/readyz`.
 const RABBITMQ: &str = "rabbitmq";
 
+/// A plugin that is silent for longer does not hold up the start: a number without a lane is asked
+/// for again at its first job.
+const ASK_AT_MOST: Duration = Duration::from_secs(5);
+
 /// The last phases of a drain are polite, not vital.
 const CLOSE_AT_MOST: Duration = Duration::from_secs(6);
 
@@ -41,7 +45,8 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     let readiness = Readiness::new(&[RABBITMQ]);
     let mut services = Services::start(&settings, &metrics, &readiness).await?;
     let client = parts::client(&settings)?;
-    let numbers = numbers(&settings, &client).await;
+    let asked = drain.run_until_cancelled(numbers(&settings, &client)).await;
+    let Some(numbers) = asked else { return Ok(End::Done) };
     let rabbit = rabbit(&settings, &client, numbers)?;
     let (queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
@@ -108,9 +113,10 @@ async fn numbers(settings: &Settings, client: &Client) -> Vec<NumberId> {
     let mut numbers: BTreeSet<NumberId> =
         settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
     if settings.numbers.accept == AcceptSetting::Plugin {
-        match client.plugin().await {
-            Ok(plugin) => numbers.extend(plugin.numbers.into_iter().map(|number| number.id)),
-            Err(error) => tracing::warn!(%error, "the plugin's numbers cannot be asked for"),
+        match tokio::time::timeout(ASK_AT_MOST, client.plugin()).await {
+            Ok(Ok(plugin)) => numbers.extend(plugin.numbers.into_iter().map(|number| number.id)),
+            Ok(Err(error)) => tracing::warn!(%error, "the plugin's numbers cannot be asked for"),
+            Err(_) => tracing::warn!("the plugin does not tell its numbers in time"),
         }
     }
     numbers.into_iter().take(settings.numbers.max_lanes).collect()

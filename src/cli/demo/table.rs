@@ -109,10 +109,10 @@ fn reasons(results: &[Outcome], unreadable: u64) -> Vec<String> {
         let why = match (result.status.as_str(), &result.error) {
             ("accepted", _) => continue,
             ("expired", None) => "its expires_at had passed: never sent".to_owned(),
-            (_, Some(error)) => format!("{}: {}", error.class, error.message),
+            (_, Some(error)) => format!("{}: {}", error.class, without_place(&error.message)),
             (_, None) => "no reason was given".to_owned(),
         };
-        *counted.entry(format!("{:<8} {why}", result.status)).or_default() += 1;
+        *counted.entry(format!("{:<7}  {why}", result.status)).or_default() += 1;
     }
     if unreadable > 0 {
         let why = "no result, since no id can be read: it went to the dead letters with the reason";
@@ -124,6 +124,11 @@ fn reasons(results: &[Outcome], unreadable: u64) -> Vec<String> {
     head.into_iter()
         .chain(counted.into_iter().map(|(why, count)| format!("{count:>5}  {why}")))
         .collect()
+}
+
+/// A parser's sentence without where it happened, so that like ones are counted together.
+fn without_place(message: &str) -> &str {
+    message.split(" at line ").next().unwrap_or(message)
 }
 
 /// The middle of the times from arrival to result, in seconds, of jobs accepted at once.

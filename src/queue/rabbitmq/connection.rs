@@ -15,7 +15,7 @@ use std::time::Duration;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// No pause is longer: within 5 s of the broker's return everything flows again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Closing politely is worth no longer wait.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -9,6 +9,7 @@ use crate::metrics::PublishKind;
 use crate::wire::NumberId;
 use futures_util::StreamExt;
 use jiff::Timestamp;
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Consumer};
@@ -63,7 +64,7 @@ async fn append(publisher: &Publisher, names: &Names, entry: &Entry) -> Result<(
 
 /// Why the stream cannot be read on.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[error("the record of the lanes cannot be read: {0}")]
 pub(super) struct ControlLost(String);
 
 impl From<lapin::Error> for ControlLost {
@@ -81,6 +82,8 @@ impl From<PublishError> for ControlLost {
 /// A reader of the stream.
 pub(super) struct Control {
     consumer: Consumer,
+    /// Read and not yet looked at: what is cancelled loses no entry.
+    read: Option<Delivery>,
     /// Dropped, it closes.
     _channel: Channel,
 }
@@ -99,7 +102,7 @@ impl Control {
         let options = BasicConsumeOptions::default();
         let consumer =
             channel.basic_consume(names.control().into(), "".into(), options, from_first).await?;
-        let mut control = Control { consumer, _channel: channel };
+        let mut control = Control { consumer, read: None, _channel: channel };
         let own = Entry::Mark { by: format!("{:032x}", fastrand::u128(..)) };
         let mut lanes = BTreeSet::new();
         let mut marking = std::pin::pin!(append(publisher, names, &own));
@@ -118,7 +121,7 @@ impl Control {
         }
     }
 
-    /// The next lane that somebody recorded.
+    /// The next lane that somebody recorded. Cancelled, it is not lost.
     pub(super) async fn next_lane(&mut self) -> Result<NumberId, ControlLost> {
         loop {
             if let Some(number) = lane(&self.entry().await?) {
@@ -127,14 +130,21 @@ impl Control {
         }
     }
 
+    /// The next entry. Cancelled, it is not lost.
     async fn entry(&mut self) -> Result<Entry, ControlLost> {
-        let Some(delivery) = self.consumer.next().await else {
-            return Err(ControlLost("the control stream's consumer was cancelled".into()));
+        let delivery = match self.read.take() {
+            Some(delivery) => delivery,
+            None => match self.consumer.next().await {
+                Some(delivery) => delivery?,
+                None => return Err(ControlLost("its consumer was cancelled".into())),
+            },
         };
-        let delivery = delivery?;
+        let delivery = self.read.insert(delivery);
         // For a stream an acknowledgement only asks for more.
         delivery.acker.ack(BasicAckOptions::default()).await?;
-        Ok(serde_json::from_slice(&delivery.data).unwrap_or(Entry::Unknown))
+        let entry = serde_json::from_slice(&delivery.data).unwrap_or(Entry::Unknown);
+        self.read = None;
+        Ok(entry)
     }
 }
 

@@ -123,7 +123,10 @@ impl Inbox {
         let mut events = connection.events_listener().boxed();
         let lost = async {
             while let Some(event) = events.next().await {
-                if let Event::Error(error) = event {
+                // A channel's error is here too, and is its user's.
+                if let Event::Error(error) = event
+                    && !error.is_amqp_soft_error()
+                {
                     return explain(&error);
                 }
             }
@@ -139,6 +142,8 @@ impl Inbox {
         };
         if let End::Stopped = end {
             self.out = None;
+            // Who still waits for a lane gets none.
+            epoch.asked.clear();
             // The lanes keep their channels until what they handed on is settled.
             while epoch.tasks.join_next().await.is_some() {}
             self.close.cancelled().await;
@@ -237,6 +242,10 @@ impl Epoch {
         }
         for number in &lanes {
             self.open(inbox, number);
+        }
+        for state in self.lanes.values_mut() {
+            // One whose queues cannot be worked with has ended.
+            let _ended = state.wait_for(|state| *state != LaneState::Opening).await;
         }
         Ok(control)
     }

@@ -1,7 +1,7 @@
 //! Consuming one lane: its two queues on one channel, urgent ones first. Subscribes again when the
 //! broker ends the subscription; until then nothing that was held is ours any more.
 
-use super::connection::{CLOSED_NORMALLY, Pauses, explain};
+use super::connection::{CLOSED_NORMALLY, LONGEST_PAUSE, Pauses, explain};
 use super::declare::{DeclareError, declare};
 use super::decode::{Decoded, Original, decode};
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
@@ -34,8 +34,10 @@ pub(super) struct Orders {
 pub(super) enum LaneState {
     /// Not yet.
     Opening,
-    /// Its queues stand.
+    /// Its queues stand and are consumed.
     Open,
+    /// It could not be opened, or was lost; it is tried again.
+    Down,
 }
 
 /// One lane's consumer.
@@ -74,8 +76,11 @@ impl LaneTask {
         while self.connection.status().connected() && !self.orders.stop.is_cancelled() {
             let reason = match self.subscribe().await {
                 Ok(mut subscription) => {
-                    pauses.reset();
+                    let began = clock::monotonic();
                     let lost = self.serve(&mut subscription).await;
+                    if began.elapsed() >= LONGEST_PAUSE {
+                        pauses.reset();
+                    }
                     let Some(reason) = lost else {
                         self.finish(subscription).await;
                         return None;
@@ -89,6 +94,7 @@ impl LaneTask {
                     error.to_string()
                 }
             };
+            self.state.send_replace(LaneState::Down);
             tracing::warn!(number = %self.number, %reason, "not consuming this lane");
             let pause = tokio::time::sleep(pauses.next(fastrand::f64()));
             let _stopped = self.orders.stop.run_until_cancelled(pause).await;
@@ -100,9 +106,11 @@ impl LaneTask {
         // Never closed: it lives as long as its lanes.
         let _turn = self.orders.opening.acquire().await;
         declare(&self.connection, &self.topology, self.create).await?;
-        self.state.send_replace(LaneState::Open);
         let subscribed = self.consume().await;
-        subscribed.map_err(|error| DeclareError::Interrupted(explain(&error)))
+        let subscription =
+            subscribed.map_err(|error| DeclareError::Interrupted(explain(&error)))?;
+        self.state.send_replace(LaneState::Open);
+        Ok(subscription)
     }
 
     async fn consume(&self) -> lapin::Result<Subscription> {
@@ -182,8 +190,9 @@ impl LaneTask {
                 self.hand_on(delivery, priority, hold).await;
             }
         }
-        let LaneTask { out, orders, .. } = self;
-        drop(out);
+        let LaneTask { out, orders, state, .. } = self;
+        // Nobody waits for this lane any more, and no more jobs come from it.
+        drop((out, state));
         orders.close.cancelled().await;
         let _gone = subscription.channel.close(CLOSED_NORMALLY, "done".into()).await;
     }

@@ -55,6 +55,9 @@ use tokio_util::sync::CancellationToken;
 /// Jobs on their way from the lanes to the worker. What is in hand is bounded by the prefetches.
 const INCOMING: usize = 64;
 
+/// AMQP's names have at most 255 bytes, ours included.
+const MAX_PREFIX_BYTES: usize = 100;
+
 /// How long unconfirmed publishes are waited for at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -119,6 +122,10 @@ impl RabbitQueue {
         metrics: Arc<Metrics>,
     ) -> Result<(RabbitQueue, mpsc::Receiver<Incoming<RabbitReceipt>>), String> {
         let connector = Connector::new(&settings.connection)?;
+        let prefix = settings.topology.prefix.as_str();
+        if !(1..=MAX_PREFIX_BYTES).contains(&prefix.len()) {
+            return Err(format!("rabbitmq.prefix must have 1 to {MAX_PREFIX_BYTES} bytes"));
+        }
         let names = Arc::new(Names::new(&settings.topology.prefix));
         let shared = Arc::new(Topology::shared(&names, &settings.topology));
         let [stop, close, abort] = [(); 3].map(|()| CancellationToken::new());

@@ -20,6 +20,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -42,7 +43,13 @@ enum Way {
     /// Into its lane, which is there now.
     Move,
     /// It has its settlement.
-    Settle(Settlement),
+    Settle(Box<Settlement>),
+}
+
+impl Way {
+    fn settle(settlement: Settlement) -> Way {
+        Way::Settle(Box::new(settlement))
+    }
 }
 
 impl Unrouted {
@@ -65,15 +72,17 @@ impl Unrouted {
         };
         let (hold, mut dropped) = Hold::new(PREFETCH * 2);
         let mut jobs = JoinSet::new();
+        let mut order = Order::default();
         let lost = loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break None,
-                Some(_) = jobs.join_next() => {}
+                Some(_) = jobs.join_next() => order.forget_if(jobs.is_empty()),
                 Some(acker) = dropped.recv() => give_back(&acker).await,
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => {
-                        jobs.spawn(self.clone().handle(delivery, Arc::clone(&hold)));
+                        let place = order.join(delivery.routing_key.as_str());
+                        jobs.spawn(self.clone().handle(delivery, Arc::clone(&hold), place));
                     }
                     Some(Err(error)) => break Some(explain(&error)),
                     None => break Some("the broker cancelled the subscription".into()),
@@ -100,7 +109,7 @@ impl Unrouted {
         Ok((channel, consumer))
     }
 
-    async fn handle(self, mut delivery: Delivery, hold: Arc<Hold>) {
+    async fn handle(self, mut delivery: Delivery, hold: Arc<Hold>, place: Place) {
         let original = Original::take(&mut delivery);
         let lane = read_lane_key(&original.routing_key);
         let now = clock::wall();
@@ -115,10 +124,11 @@ impl Unrouted {
         let (number, priority) = (receipt.number(), receipt.priority());
         let history = receipt.history().clone();
         let way = match (&job, death) {
-            (Err(invalid), _) => Way::Settle(policy::unreadable(invalid, &history, now)),
-            (Ok(job), Some(reason)) => Way::Settle(outcome_of_death(job, &history, &reason)),
+            (Err(invalid), _) => Way::settle(policy::unreadable(invalid, &history, now)),
+            (Ok(job), Some(reason)) => Way::settle(outcome_of_death(job, &history, &reason)),
             (Ok(job), None) => self.find_lane(job, &history).await,
         };
+        let _place = place.first().await;
         let done = match &way {
             Way::Move => self.move_in(receipt).await,
             Way::Settle(settlement) => receipt.settle(settlement).await,
@@ -143,7 +153,7 @@ impl Unrouted {
         let number = &job.phone_number_id;
         match self.directory.judge(number, clock::monotonic()).await {
             Verdict::Lane => {}
-            Verdict::Later => return Way::Settle(policy::given_back(history)),
+            Verdict::Later => return Way::settle(policy::given_back(history)),
             Verdict::Refuse(reason) => return turned_away(job, history, &reason),
         }
         let (made, answer) = oneshot::channel();
@@ -152,7 +162,7 @@ impl Unrouted {
             (Ok(()), Ok(Ok(()))) => Way::Move,
             (Ok(()), Ok(Err(NoLane(reason)))) => turned_away(job, history, &reason),
             // The connection is going: it comes again, or comes back.
-            (Err(_), _) | (_, Err(_)) => Way::Settle(policy::given_back(history)),
+            (Err(_), _) | (_, Err(_)) => Way::settle(policy::given_back(history)),
         }
     }
 
@@ -199,9 +209,43 @@ impl Unrouted {
     }
 }
 
+/// Jobs of one routing key are moved in the order in which they came.
+#[derive(Default)]
+struct Order(HashMap<String, oneshot::Receiver<()>>);
+
+/// One job's place; dropped, the next is first.
+struct Place {
+    before: Option<oneshot::Receiver<()>>,
+    _next: oneshot::Sender<()>,
+}
+
+impl Order {
+    fn join(&mut self, key: &str) -> Place {
+        let (next, after) = oneshot::channel();
+        Place { before: self.0.insert(key.to_owned(), after), _next: next }
+    }
+
+    /// Where no job is in hand, nobody is waited for.
+    fn forget_if(&mut self, idle: bool) {
+        if idle {
+            self.0.clear();
+        }
+    }
+}
+
+impl Place {
+    /// Waits for those who came before, and holds the place until it is dropped.
+    async fn first(mut self) -> Place {
+        if let Some(before) = self.before.take() {
+            let _dropped = before.await;
+        }
+        self
+    }
+}
+
 fn turned_away(job: &SendJob, history: &History, reason: &str) -> Way {
     let failure = Failure::new(Class::Invalid, reason);
-    Way::Settle(policy::turned_away(job, history, &failure, clock::wall()))
+    Way::settle(policy::turned_away(job, history, &failure, clock::wall()))
 }
 
 /// The reasons are RabbitMQ's words for why it dead-lettered a message.

@@ -20,28 +20,28 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 /// No event of a story takes longer.
-pub const SOON: Duration = Duration::from_secs(15);
+pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// A node of one story, and the port of its AMQP listener.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     dir: tempfile::TempDir,
     /// Where AMQP answers.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// A broker and the names of one story.
 #[derive(Debug)]
-pub struct Broker {
+pub(crate) struct Broker {
     uri: String,
     /// All names of this story begin with it.
-    pub prefix: String,
+    pub(crate) prefix: String,
     node: Option<Node>,
 }
 
 impl Broker {
     /// The node of `CHAKRA_TEST_AMQP`, or one for this process.
-    pub fn shared() -> Broker {
+    pub(crate) fn shared() -> Broker {
         static OWN: OnceLock<String> = OnceLock::new();
         #[expect(clippy::disallowed_methods, reason = "set by tests/with-rabbitmq")]
         let given = std::env::var("CHAKRA_TEST_AMQP").ok();
@@ -50,28 +50,28 @@ impl Broker {
     }
 
     /// A node for this story alone.
-    pub fn private() -> Broker {
+    pub(crate) fn private() -> Broker {
         let node = Node::start();
         Broker { uri: uri(node.port), prefix: prefix(), node: Some(node) }
     }
 
     /// The node of a private broker.
-    pub fn node(&self) -> &Node {
+    pub(crate) fn node(&self) -> &Node {
         self.node.as_ref().unwrap()
     }
 
     /// The address.
-    pub fn uri(&self) -> &str {
+    pub(crate) fn uri(&self) -> &str {
         &self.uri
     }
 
     /// The names.
-    pub fn names(&self) -> Names {
+    pub(crate) fn names(&self) -> Names {
         Names::new(&self.prefix)
     }
 
     /// Settings that suit most stories: any number gets a lane, patience is short.
-    pub fn settings(&self) -> RabbitSettings {
+    pub(crate) fn settings(&self) -> RabbitSettings {
         RabbitSettings {
             connection: ConnectionSettings {
                 uris: vec![self.uri.clone().into()],
@@ -96,7 +96,7 @@ impl Broker {
     }
 
     /// An ordinary client of the broker: a producer or a consumer.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         let properties = ConnectionProperties::default();
         let connection = Connection::connect(&self.uri, properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
@@ -106,15 +106,15 @@ impl Broker {
 }
 
 /// A connection and a channel with confirms.
-pub struct Client {
+pub(crate) struct Client {
     _connection: Connection,
     /// For all that the methods here do not do.
-    pub channel: Channel,
+    pub(crate) channel: Channel,
 }
 
 impl Client {
     /// Publishes and waits for the confirm.
-    pub async fn publish(&self, to: (&str, &str), body: &[u8], properties: BasicProperties) {
+    pub(crate) async fn publish(&self, to: (&str, &str), body: &[u8], properties: BasicProperties) {
         let (exchange, key) = (to.0.into(), to.1.into());
         let options = BasicPublishOptions::default();
         let written = self.channel.basic_publish(exchange, key, options, body, properties).await;
@@ -122,7 +122,7 @@ impl Client {
     }
 
     /// The next message of a queue, which is taken out of it.
-    pub async fn take(&self, queue: &str) -> Delivery {
+    pub(crate) async fn take(&self, queue: &str) -> Delivery {
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let mut consumer =
             self.channel.basic_consume(queue.into(), "".into(), options, none).await.unwrap();
@@ -148,18 +148,19 @@ impl Node {
         Node { port: port.parse().unwrap(), dir }
     }
 
-    /// Kill -9.
-    pub fn kill(&self) {
-        script(&["kill", path(self.dir.path())]);
+    /// Stops it politely. (3.10 killed within a second of its first stream never brings that stream
+    /// up again.)
+    pub(crate) fn stop(&self) {
+        script(&["stop", path(self.dir.path())]);
     }
 
     /// Starts it again, with the same port and data.
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         script(&["restart", path(self.dir.path())]);
     }
 
     /// `rabbitmqctl`.
-    pub fn ctl(&self, arguments: &[&str]) {
+    pub(crate) fn ctl(&self, arguments: &[&str]) {
         let mut all = vec!["ctl", path(self.dir.path())];
         all.extend(arguments);
         script(&all);
@@ -175,7 +176,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.kill();
+        script(&["kill", path(self.dir.path())]);
     }
 }
 
@@ -193,6 +194,11 @@ fn uri(port: u16) -> String {
     format!("amqp://guest:guest@127.0.0.1:{port}/%2f")
 }
 
+/// A name of its own for a story, whose log is shown where it fails.
 fn prefix() -> String {
+    let filter = tracing_subscriber::EnvFilter::new("chakra_sender=debug");
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
+    // One for the process.
+    let _already = log.try_init();
     format!("story-{:08x}", fastrand::u32(..))
 }

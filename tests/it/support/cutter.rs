@@ -7,16 +7,16 @@ use tokio::task::JoinSet;
 
 /// Forwards to one port of this machine until it is cut. Ends with its value.
 #[derive(Debug)]
-pub struct Cutter {
+pub(crate) struct Cutter {
     /// Where to connect to.
-    pub port: u16,
+    pub(crate) port: u16,
     open: Arc<watch::Sender<bool>>,
     _task: JoinSet<()>,
 }
 
 impl Cutter {
     /// A proxy to `target`.
-    pub async fn to(target: u16) -> Cutter {
+    pub(crate) async fn to(target: u16) -> Cutter {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let open = Arc::new(watch::Sender::new(true));
@@ -26,12 +26,12 @@ impl Cutter {
     }
 
     /// Ends every connection and takes no new ones.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.open.send_replace(false);
     }
 
     /// Takes connections again.
-    pub fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.open.send_replace(true);
     }
 }
