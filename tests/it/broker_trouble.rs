@@ -136,7 +136,12 @@ async fn when_the_line_is_cut_calls_under_way_are_told_and_what_had_not_begun_is
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_token_is_wrong_no_job_is_burnt_and_the_service_is_left_in_peace() {
     const JOBS: usize = 20;
-    let mut story = Plan::on(Broker::shared()).worker(pace(20.0)).start().await;
+    let plan = Plan::on(Broker::shared()).worker(|worker| {
+        worker.rates = paced(20.0);
+        // As it is by default, above the hold of a minute.
+        worker.retry.max_age = Duration::from_secs(24 * 3_600);
+    });
+    let mut story = plan.start().await;
     story.world.sandbox.set_token("another-token");
     story.enqueue(NUMBER, &jobs(JOBS)).await;
     story.recorded("nothing is sent", |record| record.count_requests() >= 1).await;
