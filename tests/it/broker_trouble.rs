@@ -32,7 +32,7 @@ async fn never(record: &Record, happened: impl FnMut(&Record) -> bool) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_broker_takes_nothing_no_request_starts_and_then_all_jobs_finish_once() {
-    const JOBS: usize = 100;
+    const JOBS: usize = 150;
     let mut story = Plan::on(Broker::private()).worker(pace(20.0)).start().await;
     story.enqueue(NUMBER, &jobs(JOBS)).await;
     story.recorded("nothing is sent", |record| record.count_requests() >= 3).await;
@@ -59,7 +59,7 @@ fn memory_watermark(story: &Pipeline, share: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_restarts_under_load_loses_no_job_and_is_consumed_again_within_five_seconds()
 {
-    const JOBS: usize = 600;
+    const JOBS: usize = 300;
     let mut story = Plan::on(Broker::private()).worker(pace(100.0)).start().await;
     story.enqueue(NUMBER, &jobs(JOBS)).await;
     story.recorded("nothing is sent", |record| record.count_requests() >= 50).await;

@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The last job of a story has its outcome by then.
-pub const WITHIN: Duration = Duration::from_secs(25);
+pub(crate) const WITHIN: Duration = Duration::from_secs(25);
 
 /// What marks the end of the results so far.
 const END: &str = "end-of-story";
@@ -37,7 +37,7 @@ type ChangeWorker = Box<dyn Fn(&mut WorkerSettings) + Send + Sync>;
 type ChangeRabbit = Box<dyn Fn(&mut RabbitSettings) + Send + Sync>;
 
 /// What a pipeline is to be like.
-pub struct Plan {
+pub(crate) struct Plan {
     broker: Broker,
     worker: ChangeWorker,
     rabbit: ChangeRabbit,
@@ -45,27 +45,33 @@ pub struct Plan {
 
 impl Plan {
     /// Lanes for both numbers, each paced as [`world::settings`] has it.
-    pub fn on(broker: Broker) -> Plan {
+    pub(crate) fn on(broker: Broker) -> Plan {
         Plan { broker, worker: Box::new(|_| {}), rabbit: Box::new(|_| {}) }
     }
 
     /// Changes the worker's settings at each start.
-    pub fn worker(self, change: impl Fn(&mut WorkerSettings) + Send + Sync + 'static) -> Plan {
+    pub(crate) fn worker(
+        self,
+        change: impl Fn(&mut WorkerSettings) + Send + Sync + 'static,
+    ) -> Plan {
         Plan { worker: Box::new(change), ..self }
     }
 
     /// Changes the queue's settings at each start.
-    pub fn rabbit(self, change: impl Fn(&mut RabbitSettings) + Send + Sync + 'static) -> Plan {
+    pub(crate) fn rabbit(
+        self,
+        change: impl Fn(&mut RabbitSettings) + Send + Sync + 'static,
+    ) -> Plan {
         Plan { rabbit: Box::new(change), ..self }
     }
 
     /// Starts against a sandbox without ceilings.
-    pub async fn start(self) -> Pipeline {
+    pub(crate) async fn start(self) -> Pipeline {
         self.start_against(|_| {}).await
     }
 
     /// Starts; returns when the broker is up and the results are heard.
-    pub async fn start_against(self, sandbox: impl FnOnce(&mut SandboxConfig)) -> Pipeline {
+    pub(crate) async fn start_against(self, sandbox: impl FnOnce(&mut SandboxConfig)) -> Pipeline {
         let world = World::with(sandbox).await;
         let producer = self.broker.client().await;
         let redelivered = Arc::default();
@@ -79,12 +85,12 @@ impl Plan {
 }
 
 /// A worker that runs or was drained, with its sandbox, its producer and its consumer of results.
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     plan: Plan,
-    pub world: World,
-    pub producer: Client,
+    pub(crate) world: World,
+    pub(crate) producer: Client,
     /// Jobs that reached the worker and had been delivered before.
-    pub redelivered: Arc<AtomicUsize>,
+    pub(crate) redelivered: Arc<AtomicUsize>,
     told: watch::Sender<Vec<Told>>,
     ears: Option<JoinSet<()>>,
     running: Option<Running>,
@@ -99,19 +105,19 @@ struct Running {
 
 /// One event as a consumer of the results gets it.
 #[derive(Debug, Clone)]
-pub struct Told {
-    pub key: String,
-    pub message_id: String,
-    pub event: Value,
+pub(crate) struct Told {
+    pub(crate) key: String,
+    pub(crate) message_id: String,
+    pub(crate) event: Value,
 }
 
 impl Told {
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.event["id"].as_str().unwrap_or_default()
     }
 
     /// `status class after attempts`, as consumers see it.
-    pub fn outcome(&self) -> String {
+    pub(crate) fn outcome(&self) -> String {
         let text = |value: &Value| value.as_str().map(|text| format!("{text} "));
         let status = text(&self.event["status"]).unwrap_or_default();
         let class = text(&self.event["error"]["class"]).unwrap_or_default();
@@ -121,13 +127,13 @@ impl Told {
 
 /// An original that a person may want to repair.
 #[derive(Debug)]
-pub struct Dead {
-    pub body: Vec<u8>,
-    pub properties: BasicProperties,
+pub(crate) struct Dead {
+    pub(crate) body: Vec<u8>,
+    pub(crate) properties: BasicProperties,
 }
 
 impl Dead {
-    pub fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         match self.properties.headers().as_ref()?.inner().get(name)? {
             AMQPValue::LongString(text) => Some(text.to_string()),
             _ => None,
@@ -136,16 +142,16 @@ impl Dead {
 }
 
 impl Pipeline {
-    pub fn broker(&self) -> &Broker {
+    pub(crate) fn broker(&self) -> &Broker {
         &self.plan.broker
     }
 
-    pub fn record(&self) -> Arc<Record> {
+    pub(crate) fn record(&self) -> Arc<Record> {
         self.world.sandbox.record()
     }
 
     /// Builds worker and queue anew, under the same prefix and against the same sandbox.
-    pub async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         let mut worker = world::settings();
         (self.plan.worker)(&mut worker);
         let mut rabbit = self.plan.broker.settings();
@@ -174,7 +180,7 @@ impl Pipeline {
     }
 
     /// Waits until the queue is in such a state.
-    pub async fn reach(&self, goal: impl FnMut(&BrokerState) -> bool) {
+    pub(crate) async fn reach(&self, goal: impl FnMut(&BrokerState) -> bool) {
         let mut state = self.running.as_ref().unwrap().queue.state();
         let reached = tokio::time::timeout(WITHIN, state.wait_for(goal)).await;
         let now = self.running.as_ref().unwrap().queue.state().borrow().clone();
@@ -182,12 +188,12 @@ impl Pipeline {
     }
 
     /// What the worker's `/metrics` says.
-    pub fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         self.running.as_ref().unwrap().metrics.render().unwrap()
     }
 
     /// Stops as `worker` does at SIGTERM. Panics when that takes longer than it may.
-    pub async fn drain(&mut self) {
+    pub(crate) async fn drain(&mut self) {
         let Running { queue, mut hall, drain, .. } = self.running.take().unwrap();
         drain.cancel();
         queue.stop_consuming();
@@ -197,13 +203,13 @@ impl Pipeline {
     }
 
     /// Drains, and starts again with everything new but broker and sandbox.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.drain().await;
         self.run().await;
     }
 
     /// Connects producer and consumer of results; again after the broker was gone.
-    pub async fn listen(&mut self) {
+    pub(crate) async fn listen(&mut self) {
         self.ears = None;
         self.producer = self.plan.broker.client().await;
         let client = self.plan.broker.client().await;
@@ -233,12 +239,12 @@ impl Pipeline {
     }
 
     /// A name of this story.
-    pub fn own(&self, name: &str) -> String {
+    pub(crate) fn own(&self, name: &str) -> String {
         format!("{}.story.{name}", self.plan.broker.prefix)
     }
 
     /// A durable queue of this story.
-    pub async fn declare(&self, queue: &str) {
+    pub(crate) async fn declare(&self, queue: &str) {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
@@ -247,13 +253,13 @@ impl Pipeline {
     }
 
     /// Puts a body on the exchange for jobs, confirmed.
-    pub async fn publish(&self, key: &str, body: &[u8], properties: BasicProperties) {
+    pub(crate) async fn publish(&self, key: &str, body: &[u8], properties: BasicProperties) {
         let sends = self.plan.broker.names().sends();
         self.producer.publish((&sends, key), body, properties).await;
     }
 
     /// Puts many jobs of one lane on the exchange, and waits until the broker has all of them.
-    pub async fn enqueue(&self, key: &str, jobs: &[String]) {
+    pub(crate) async fn enqueue(&self, key: &str, jobs: &[String]) {
         let sends = self.plan.broker.names().sends();
         let mut confirms = Vec::with_capacity(jobs.len());
         for job in jobs {
@@ -271,7 +277,7 @@ impl Pipeline {
     }
 
     /// Waits for the result of a job.
-    pub async fn result(&self, id: &str) -> Told {
+    pub(crate) async fn result(&self, id: &str) -> Told {
         self.told_until(&format!("no result of {id}"), |all| all.iter().any(|told| told.id() == id))
             .await
             .into_iter()
@@ -280,13 +286,13 @@ impl Pipeline {
     }
 
     /// Waits until so many different jobs have a result.
-    pub async fn results(&self, jobs: usize) -> HashMap<String, Told> {
+    pub(crate) async fn results(&self, jobs: usize) -> HashMap<String, Told> {
         let all = self.told_until("results are missing", |all| by_id(all).len() >= jobs).await;
         by_id(&all)
     }
 
     /// All events so far, up to a mark that is published now.
-    pub async fn everything_told(&self) -> Vec<Told> {
+    pub(crate) async fn everything_told(&self) -> Vec<Told> {
         let mark = format!("{END}-{:08x}", fastrand::u32(..));
         let body = serde_json::json!({ "id": mark }).to_string();
         let results = self.plan.broker.names().results();
@@ -311,7 +317,7 @@ impl Pipeline {
     }
 
     /// Waits until the sandbox's record says so.
-    pub async fn recorded(&self, what: &str, goal: impl FnMut(&Record) -> bool) {
+    pub(crate) async fn recorded(&self, what: &str, goal: impl FnMut(&Record) -> bool) {
         let record = self.record();
         let reached = tokio::time::timeout(WITHIN, record.wait_for(goal)).await;
         reached.unwrap_or_else(|_| {
@@ -320,13 +326,13 @@ impl Pipeline {
     }
 
     /// The next dead letter, taken out.
-    pub async fn dead_letter(&self) -> Dead {
+    pub(crate) async fn dead_letter(&self) -> Dead {
         let delivery = self.producer.take(&self.plan.broker.names().dead_letters()).await;
         Dead { body: delivery.data, properties: delivery.properties }
     }
 
     /// Jobs that stand ready in a queue. Once nobody consumes it: all of them.
-    pub async fn depth(&self, queue: &str) -> u32 {
+    pub(crate) async fn depth(&self, queue: &str) -> u32 {
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         let channel = &self.producer.channel;
         let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
@@ -334,7 +340,7 @@ impl Pipeline {
     }
 
     /// Jobs that stand ready in both queues of both lanes.
-    pub async fn backlog(&self) -> u32 {
+    pub(crate) async fn backlog(&self) -> u32 {
         let mut jobs = 0;
         for id in [world::NUMBER, world::OTHER] {
             for priority in [Priority::Urgent, Priority::Normal] {
@@ -374,11 +380,11 @@ fn read(delivery: &Delivery) -> Told {
     }
 }
 
-pub fn number(digits: &str) -> NumberId {
+pub(crate) fn number(digits: &str) -> NumberId {
     NumberId::parse(digits).unwrap()
 }
 
 /// A text as a job of [`world::OTHER`].
-pub fn text_of_other(id: &str) -> String {
+pub(crate) fn text_of_other(id: &str) -> String {
     world::text(id, "x").replace(world::NUMBER, world::OTHER)
 }
