@@ -2,11 +2,11 @@
 
 use crate::support::broker::Broker;
 use crate::support::pipeline::{Pipeline, Plan, text_of_other};
-use crate::support::world::{NUMBER, OTHER, job, paced, text, text_to};
+use crate::support::world::{NUMBER, OTHER, World, job, paced, text, text_to};
 use chakra_sender::clock;
 use chakra_sender::limiter::{Rate, Rates, RecipientLimit};
 use chakra_sender::queue::rabbitmq::Accept;
-use chakra_sender::worker::WorkerSettings;
+use chakra_sender::sandbox::{Latency, Request, SandboxConfig};
 use futures_util::FutureExt;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
@@ -20,14 +20,10 @@ fn plain() -> BasicProperties {
     BasicProperties::default()
 }
 
-fn pace(per_second: f64) -> impl Fn(&mut WorkerSettings) + Send + Sync + 'static {
-    move |worker| worker.rates = paced(per_second)
-}
-
 /// When the sandbox took in the message of a job that it accepted.
 fn accepted_at(story: &Pipeline, id: &str) -> Instant {
     let accepted = story.record().accepted();
-    let of = |request: &&chakra_sender::sandbox::Request| request.opaque.as_deref() == Some(id);
+    let of = |request: &&Request| request.opaque.as_deref() == Some(id);
     accepted.iter().find(of).unwrap_or_else(|| panic!("{id} was not accepted")).at
 }
 
@@ -123,7 +119,8 @@ async fn a_retry_goes_out_when_it_is_due_though_ten_thousand_jobs_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_an_urgent_job_nor_another_number_waits_behind_a_backlog() {
-    let mut story = Plan::on(Broker::shared()).worker(pace(10.0)).start().await;
+    let plan = Plan::on(Broker::shared()).worker(|worker| worker.rates = paced(10.0));
+    let mut story = plan.start().await;
     let bulk: Vec<String> = (0..2_000).map(|n| text(&format!("bulk-{n}"), "x")).collect();
     story.enqueue(NUMBER, &bulk).await;
     story.recorded("the backlog does not move", |record| record.count_accepted() >= 3).await;
@@ -175,9 +172,7 @@ async fn a_job_for_later_waits_in_the_broker_and_goes_out_unchanged_not_before_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_under_load_hands_back_what_has_not_begun_and_nothing_is_redelivered() {
     const JOBS: usize = 300;
-    let plan = Plan::on(Broker::shared()).worker(|worker| {
-        worker.rates = paced(100.0);
-    });
+    let plan = Plan::on(Broker::shared()).worker(|worker| worker.rates = paced(100.0));
     let mut story = plan.start_against(slow_answers).await;
     let jobs: Vec<String> = (0..JOBS).map(|n| text(&format!("job-{n}"), "x")).collect();
     story.enqueue(NUMBER, &jobs).await;
@@ -201,13 +196,13 @@ async fn a_drain_under_load_hands_back_what_has_not_begun_and_nothing_is_redeliv
 }
 
 /// Answers take a fifth of a second, so that calls are always under way.
-fn slow_answers(sandbox: &mut chakra_sender::sandbox::SandboxConfig) {
-    sandbox.latency = chakra_sender::sandbox::Latency::fixed(Duration::from_millis(200));
+fn slow_answers(sandbox: &mut SandboxConfig) {
+    sandbox.latency = Latency::fixed(Duration::from_millis(200));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_is_not_the_plugins_is_refused_by_name_and_kept() {
-    let world = crate::support::world::World::new().await;
+    let world = World::new().await;
     // As the command does it: the plugin is asked over HTTP.
     let client = world.client();
     let ask = Accept::Plugin(Arc::new(move || {

@@ -197,7 +197,11 @@ impl Pipeline {
         let Running { queue, mut hall, drain, .. } = self.running.take().unwrap();
         drain.cancel();
         queue.stop_consuming();
-        let finish = async { while hall.join_next().await.is_some() {} };
+        let finish = async {
+            while let Some(ended) = hall.join_next().await {
+                ended.unwrap();
+            }
+        };
         tokio::time::timeout(SOON, finish).await.expect("the jobs in hand were not finished");
         queue.close().await;
     }
