@@ -594,6 +594,26 @@ async fn without_the_right_to_declare_it_says_what_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_one_node_is_down_the_next_is_tried() {
+    let settings = |settings: &mut RabbitSettings| {
+        let down = "amqp://guest:guest@127.0.0.1:1/%2f".to_owned();
+        settings.connection.uris.insert(0, down.into());
+    };
+    Story::begin(Broker::shared(), settings).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_queue_of_the_unrouted_is_made_again() {
+    let mut story = Story::begin(Broker::shared(), |_| {}).await;
+    let unrouted = story.broker.names().unrouted();
+    story.client.channel.queue_delete(unrouted.into(), Default::default()).await.unwrap();
+    reach(&story.queue, |state| matches!(state, BrokerState::Connecting(_))).await;
+    reach(&story.queue, |state| *state == BrokerState::Up).await;
+    story.publish("555", &job_of("555", "order-1"), plain()).await;
+    assert_eq!(id(&story.next().await), "order-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_told_and_never_shown() {
     let broker = Broker::shared();
     let wrong = |settings: &mut RabbitSettings| {
