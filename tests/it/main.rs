@@ -9,6 +9,7 @@ mod delivery;
 mod file_mode;
 mod limiter;
 mod rabbitmq;
+mod rabbitmq_outages;
 mod sandbox;
 mod support;
 mod tidy;

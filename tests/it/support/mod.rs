@@ -2,4 +2,5 @@
 
 pub mod broker;
 pub mod cutter;
+pub mod story;
 pub mod world;
