@@ -106,6 +106,12 @@ impl Gate {
         }
     }
 
+    /// When the next job could pass, as far as is known now: `now` or later. Takes nothing.
+    pub fn free_at(&self, now: Instant) -> Instant {
+        let next = self.start + self.bucket.next(self.rate.quota());
+        self.held_until.map_or(now, |until| until.max(now)).max(next)
+    }
+
     /// When one job may pass: the next free moment after all promised before. The promise stands,
     /// and a later hold does not move it.
     pub fn reserve(&mut self, now: Instant) -> Instant {

@@ -15,6 +15,10 @@ use tokio::time::Instant;
 /// Longer waits are the job's own, outside the worker.
 const MAX_HOLD: Duration = Duration::from_secs(60);
 
+/// A moment of the account's pace that is used later than this is void: had many lanes waited for a
+/// free call with such a moment in hand, they would all go at once.
+const MOMENT_LASTS: Duration = Duration::from_millis(100);
+
 /// Who goes before whom within a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rank {
@@ -29,8 +33,8 @@ pub(super) enum Rank {
 /// The right to make one request now. Dropping it gives the place among the calls in flight back.
 #[derive(Debug)]
 pub(super) struct Turn {
-    _of_the_number: OwnedSemaphorePermit,
-    _of_the_process: OwnedSemaphorePermit,
+    /// Of the number's calls, and of the process's.
+    _calls: [OwnedSemaphorePermit; 2],
 }
 
 /// One number's lane.
@@ -148,50 +152,55 @@ impl Lane {
         lock(&self.gate).hold(clock::monotonic() + wait.min(MAX_HOLD));
     }
 
-    /// Hands out turns, for ever. The order of the checks: somebody waits, a result could be
-    /// recorded, a call is free, the number's pace, the account's pace. A pace is paid only once all
-    /// else is there, so that none is wasted while a lane stands.
+    /// Hands out turns, until the process is over. What is only waited for comes first and what is
+    /// paid comes last, so that a lane which waits for its pace holds no call, and no pace is paid
+    /// while a lane stands.
     pub(super) async fn pace(self: Arc<Self>, shared: Arc<Shared>) {
         let mut may_send = shared.may_send.clone();
         loop {
             while lock(&self.waiting).is_empty() {
                 self.arrived.notified().await;
             }
-            let allowed = may_send.wait_for(|allowed| *allowed).await.is_ok();
-            let of_the_number = Arc::clone(&self.calls).acquire_owned().await;
-            let of_the_process = Arc::clone(&shared.calls).acquire_owned().await;
-            let (true, Ok(of_the_number), Ok(of_the_process)) =
-                (allowed, of_the_number, of_the_process)
-            else {
-                return; // the process is over
-            };
-            self.pass_the_number().await;
-            let now = clock::monotonic();
-            let free = lock(&shared.account).reserve(now);
-            // A timer takes up to a millisecond even when it is due already.
-            if free > now {
-                tokio::time::sleep_until(free).await;
+            if may_send.wait_for(|allowed| *allowed).await.is_err() {
+                return;
             }
-            if !*may_send.borrow() {
-                continue;
-            }
-            let mut turn = Turn { _of_the_number: of_the_number, _of_the_process: of_the_process };
-            while let Some(next) = lock(&self.waiting).pop() {
-                match next.send(turn) {
-                    Ok(()) => break,
-                    Err(unused) => turn = unused,
-                }
+            let free = lock(&self.gate).free_at(clock::monotonic());
+            sleep_until(free).await;
+            let Some(turn) = self.take_call(&shared).await else { return };
+            let paid = *may_send.borrow() && lock(&self.gate).pass(clock::monotonic()).is_ok();
+            if paid {
+                self.grant(turn);
             }
         }
     }
 
-    async fn pass_the_number(&self) {
+    /// A moment of the account's pace, and a place among the calls in flight.
+    async fn take_call(&self, shared: &Shared) -> Option<Turn> {
         loop {
-            let passed = lock(&self.gate).pass(clock::monotonic());
-            match passed {
-                Ok(()) => return,
-                Err(again) => tokio::time::sleep_until(again).await,
+            let moment = lock(&shared.account).reserve(clock::monotonic());
+            sleep_until(moment).await;
+            let of_the_number = Arc::clone(&self.calls).acquire_owned().await.ok()?;
+            let of_the_process = Arc::clone(&shared.calls).acquire_owned().await.ok()?;
+            if clock::monotonic().saturating_duration_since(moment) <= MOMENT_LASTS {
+                return Some(Turn { _calls: [of_the_number, of_the_process] });
             }
         }
+    }
+
+    /// To the first one that still waits.
+    fn grant(&self, mut turn: Turn) {
+        while let Some(next) = lock(&self.waiting).pop() {
+            match next.send(turn) {
+                Ok(()) => return,
+                Err(unused) => turn = unused,
+            }
+        }
+    }
+}
+
+/// A timer takes up to a millisecond even when it is due already.
+async fn sleep_until(at: Instant) {
+    if at > clock::monotonic() {
+        tokio::time::sleep_until(at).await;
     }
 }

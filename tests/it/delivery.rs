@@ -1,9 +1,13 @@
 //! What becomes of a job, told as stories: the worker over lines in memory, the sandbox over HTTP.
 
-use crate::support::world::{NUMBER, World, job, paced, settings, text, text_to};
+use crate::support::world::{NUMBER, OTHER, World, job, paced, text, text_to};
 use chakra_sender::clock;
-use chakra_sender::limiter::RecipientLimit;
-use chakra_sender::wire::Status;
+use chakra_sender::ledger::Ledger;
+use chakra_sender::limiter::{Rate, Rates, RecipientLimit};
+use chakra_sender::queue::file::Results;
+use chakra_sender::wire::{NumberId, ResultEvent, Status};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 /// The messages that a sandbox accepted, as raw text, in the order of their arrival.
@@ -111,6 +115,32 @@ async fn urgent_jobs_do_not_wait_behind_bulk() {
     let sent = world.send(&lines).await;
     let place = sent.results.iter().position(|result| result.id.as_str() == "code").unwrap();
     assert!(place <= 3, "the urgent job came out as number {place} of 41");
+}
+
+#[tokio::test]
+async fn a_number_that_waits_for_its_pace_holds_no_call() {
+    let mut world = World::new().await;
+    // One call at a time for the whole process, and a number that sends once in five seconds.
+    world.settings.max_in_flight = 1;
+    let slow = Rate::new(0.2, None).unwrap();
+    let fast = Rate::new(500.0, None).unwrap();
+    let slow_number = NumberId::parse(NUMBER).unwrap();
+    world.settings.rates = Rates::new(Some(fast), HashMap::from([(slow_number, slow)]));
+    let mut lines: Vec<String> = (0..5).map(|n| text(&format!("slow-{n}"), "x")).collect();
+    lines.extend((0..50).map(|n| text(&format!("fast-{n}"), "x").replace(NUMBER, OTHER)));
+    let stop = world.stop.clone();
+    let left = AtomicUsize::new(50);
+    let sent = world
+        .run(&lines, Results::to(std::io::sink()), Ledger::forgetful(), move |event| {
+            if event.id.as_str().starts_with("fast") && left.fetch_sub(1, SeqCst) == 1 {
+                stop.cancel();
+            }
+        })
+        .await;
+    let took =
+        |result: &ResultEvent| result.finished_at.duration_since(result.received_at).as_secs_f64();
+    let slowest = sent.results.iter().map(took).fold(0.0, f64::max);
+    assert!(slowest < 4.0, "the fast number waited {slowest} s for the slow one");
 }
 
 #[tokio::test]
@@ -228,5 +258,4 @@ async fn neither_token_nor_recipient_nor_text_show_in_the_metrics() {
     }
     let counted = format!(r#"results_total{{class="none",number="{NUMBER}",status="accepted"}} 1"#);
     assert!(sent.metrics.contains(&counted), "{}", sent.metrics);
-    let _ = settings();
 }

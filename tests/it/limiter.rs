@@ -102,6 +102,23 @@ proptest! {
     }
 
     #[test]
+    fn what_is_said_to_be_free_passes_then_and_not_before(
+        rate in rate(),
+        asks in prop::collection::vec(0.0..2.0f64, 1..100),
+    ) {
+        let start = Instant::now();
+        let (mut gate, mut now) = (Gate::new(rate, start), start);
+        for seconds in asks {
+            let free = gate.free_at(now);
+            if free > now {
+                prop_assert!(gate.pass(free - Duration::from_nanos(1)).is_err());
+            }
+            prop_assert!(gate.pass(free).is_ok());
+            now = free + Duration::from_secs_f64(seconds);
+        }
+    }
+
+    #[test]
     fn reservations_are_in_order_and_an_interval_apart(rate in rate(), count in 1..500usize) {
         let start = Instant::now();
         let mut gate = Gate::new(rate, start);

@@ -11,6 +11,7 @@ mod delivery;
 mod file_mode;
 mod limiter;
 mod rabbitmq;
+mod rabbitmq_outages;
 mod sandbox;
 mod support;
 mod through_rabbitmq;

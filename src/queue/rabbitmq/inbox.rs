@@ -196,8 +196,10 @@ impl Epoch {
         };
         let (connection, stop) = (Arc::clone(&self.connection), inbox.stop.clone());
         self.tasks.spawn(async move {
-            unrouted.run(connection, stop).await;
-            End::Stopped
+            match unrouted.run(connection, stop).await {
+                Some(reason) => End::Lost(reason),
+                None => End::Stopped,
+            }
         });
         let (connection, desk) = (Arc::clone(&self.connection), inbox.desk.clone());
         let (numbers, stop) = (self.numbers.subscribe(), inbox.stop.clone());

@@ -227,10 +227,16 @@ async fn follow(
             (inbox.borrow_and_update().clone(), publisher.borrow_and_update().clone());
         show(match (consuming, publishing) {
             (InboxState::Broken(reason), _) => BrokerState::Broken(reason),
-            (InboxState::Connecting(reason), _) | (_, PublisherState::Connecting(reason)) => {
+            (_, PublisherState::Blocked(reason)) => BrokerState::Blocked(reason),
+            (InboxState::Connecting(first), PublisherState::Connecting(reason))
+                if first == publisher::NOT_YET =>
+            {
                 BrokerState::Connecting(reason)
             }
-            (InboxState::Up, PublisherState::Blocked(reason)) => BrokerState::Blocked(reason),
+            (InboxState::Connecting(reason), _)
+            | (InboxState::Up, PublisherState::Connecting(reason)) => {
+                BrokerState::Connecting(reason)
+            }
             (InboxState::Up, PublisherState::Up) => BrokerState::Up,
         });
         let changed = tokio::select! {

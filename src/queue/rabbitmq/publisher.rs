@@ -156,7 +156,7 @@ impl PublisherTask {
     async fn run(mut self) {
         let mut pauses = Pauses::default();
         let mut redeclare = false;
-        loop {
+        while !(self.unconfirmed.is_empty() && self.requests.is_closed()) {
             let reason = match self.connector.connect("chakra-sender publish").await {
                 Err(reason) => reason,
                 Ok(connection) => {

@@ -53,23 +53,35 @@ impl Way {
 }
 
 impl Unrouted {
-    /// Consumes until told to stop or until the connection is gone.
-    pub(super) async fn run(self, connection: Arc<Connection>, stop: CancellationToken) {
+    /// Consumes until told to stop or until the connection is gone. Returns the reason where its
+    /// queue is gone: all must be declared again.
+    pub(super) async fn run(
+        self,
+        connection: Arc<Connection>,
+        stop: CancellationToken,
+    ) -> Option<String> {
         let mut pauses = Pauses::default();
         while connection.status().connected() && !stop.is_cancelled() {
-            let Some(reason) = self.session(&connection, &stop).await else { return };
-            tracing::warn!(%reason, "not consuming the unrouted jobs");
+            let (channel, consumer) = match self.subscribe(&connection).await {
+                Ok(subscribed) => subscribed,
+                Err(error) => return Some(explain(&error)),
+            };
+            let reason = self.session(&channel, consumer, &stop).await;
+            let _gone = channel.close(CLOSED_NORMALLY, "done".into()).await;
+            tracing::warn!(reason = reason?, "not consuming the unrouted jobs");
             let pause = tokio::time::sleep(pauses.next(fastrand::f64()));
             let _stopped = stop.run_until_cancelled(pause).await;
         }
+        None
     }
 
     /// One subscription. Returns why it was lost; none when told to stop.
-    async fn session(&self, connection: &Connection, stop: &CancellationToken) -> Option<String> {
-        let (channel, mut consumer) = match self.subscribe(connection).await {
-            Ok(subscribed) => subscribed,
-            Err(error) => return Some(explain(&error)),
-        };
+    async fn session(
+        &self,
+        channel: &Channel,
+        mut consumer: Consumer,
+        stop: &CancellationToken,
+    ) -> Option<String> {
         let (hold, mut dropped) = Hold::new(PREFETCH * 2);
         let mut jobs = JoinSet::new();
         let mut order = Order::default();
@@ -95,7 +107,6 @@ impl Unrouted {
             while jobs.join_next().await.is_some() {}
         }
         hold.end();
-        let _gone = channel.close(CLOSED_NORMALLY, "done".into()).await;
         lost
     }
 

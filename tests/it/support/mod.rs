@@ -3,4 +3,5 @@
 pub mod broker;
 pub mod cutter;
 pub mod pipeline;
+pub mod story;
 pub mod world;
