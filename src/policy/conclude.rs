@@ -5,8 +5,8 @@
 //! | accepted | `Finish(accepted)` | |
 //! | refused | `Finish(failed)` | |
 //! | invalid | `DeadLetter(failed)` | |
-//! | throttled, blocked | `Reschedule`; past `max_age` `DeadLetter(failed)` | no |
-//! | unavailable | `Reschedule` by the schedule; at its end `DeadLetter(failed)` | yes |
+//! | throttled, blocked | `Reschedule`: a pause counts neither as an attempt nor as age | no |
+//! | unavailable | `Reschedule` by the schedule; at its end, or past `max_age`, `DeadLetter(failed)` | yes |
 //! | ambiguous | `DeadLetter(unknown)`: nothing is repeated that may have been sent | |
 //!
 //! A retry that could only start after `expires_at` ends the job as `expired` at once.
@@ -99,9 +99,9 @@ pub fn conclude(
         }
         Answer::Failed(failure) => failure,
     };
-    let first_attempt = *history.first_attempt.get_or_insert(now);
     history.last_error = Some(failure.short());
-    let delay = match failure.class {
+    let first_attempt = *history.first_attempt.get_or_insert(now);
+    let (delay, is_pause) = match failure.class {
         Class::Refused => return Settlement::Finish(failed(job, &history, &failure, now)),
         Class::Invalid => return give_up(failed(job, &history, &failure, now), &failure),
         Class::Ambiguous => {
@@ -109,25 +109,21 @@ pub fn conclude(
                 ResultEvent { status: Status::Unknown, ..failed(job, &history, &failure, now) };
             return give_up(unknown, &failure);
         }
-        Class::Throttled => {
+        Class::Throttled | Class::Blocked => {
             history.free_attempts = history.free_attempts.saturating_add(1);
-            retry.jittered(history.free_attempts, failure.wait, chance)
+            let blocked = (failure.class == Class::Blocked).then_some(BLOCKED_WAIT);
+            (retry.jittered(history.free_attempts, failure.wait.or(blocked), chance), true)
         }
-        Class::Blocked => {
-            history.free_attempts = history.free_attempts.saturating_add(1);
-            retry.jittered(history.free_attempts, failure.wait.or(Some(BLOCKED_WAIT)), chance)
-        }
-        Class::Unavailable => {
-            let most = failure.max_attempts.unwrap_or(u32::MAX).min(retry.max_attempts);
-            if history.spent() >= most {
-                return give_up(failed(job, &history, &failure, now), &failure);
-            }
-            retry.jittered(history.spent(), failure.wait, chance)
-        }
+        Class::Unavailable => (retry.jittered(history.spent(), failure.wait, chance), false),
     };
     let due = after(now, delay);
-    if due > after(first_attempt, retry.max_age) {
-        return give_up(failed(job, &history, &failure, now), &failure);
+    if is_pause {
+        history.first_attempt = Some(after(first_attempt, delay));
+    } else {
+        let most = failure.max_attempts.unwrap_or(u32::MAX).min(retry.max_attempts);
+        if history.spent() >= most || due > after(first_attempt, retry.max_age) {
+            return give_up(failed(job, &history, &failure, now), &failure);
+        }
     }
     if job.expires_at.is_some_and(|end| due > end) {
         return Settlement::Finish(ResultEvent {
@@ -321,21 +317,32 @@ mod tests {
     fn a_throttled_or_blocked_scope_costs_no_attempt() {
         for class in [Class::Throttled, Class::Blocked] {
             let mut history = History::fresh(at(0));
-            for _ in 0..4 {
+            for _ in 0..10 {
                 let failure = Failure { scope: Scope::Number, ..Failure::new(class, "slow") };
                 history = History { due: None, ..wait(&after(&history, failure)).history.clone() };
-                history.first_attempt = Some(at(0));
             }
-            assert_eq!((history.attempts, history.spent()), (4, 0));
+            assert_eq!((history.attempts, history.spent()), (10, 0));
         }
     }
 
     #[test]
     fn nothing_is_tried_again_past_the_greatest_age() {
-        for class in [Class::Throttled, Class::Blocked, Class::Unavailable] {
-            let history = History { first_attempt: Some(at(-600)), ..History::fresh(at(-600)) };
-            let settlement = after(&history, Failure::new(class, "still"));
-            assert_eq!(status(&settlement), ("dead letter", Status::Failed), "{class:?}");
+        let history = History { first_attempt: Some(at(-600)), ..History::fresh(at(-600)) };
+        let settlement = after(&history, Failure::new(Class::Unavailable, "still"));
+        assert_eq!(status(&settlement), ("dead letter", Status::Failed));
+    }
+
+    #[test]
+    fn a_pause_does_not_count_as_age() {
+        for class in [Class::Throttled, Class::Blocked] {
+            let history = History { first_attempt: Some(at(-500)), ..History::fresh(at(-500)) };
+            let hour = Failure { wait: Some(Duration::from_secs(3600)), ..Failure::new(class, "") };
+            let settlement = after(&history, hour);
+            let paused = wait(&settlement).history.clone();
+            // Longer than max_age, and yet the job is as old after it as before.
+            let due = paused.due.unwrap();
+            assert!(due >= at(3600));
+            assert_eq!(due.duration_since(paused.first_attempt.unwrap()).as_secs(), 500);
         }
     }
 

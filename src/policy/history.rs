@@ -12,7 +12,8 @@ pub struct History {
     pub free_attempts: u32,
     /// When a worker first saw the job (`x-first-received`).
     pub first_received: Timestamp,
-    /// When it was first refused: from here `retry.max_age` counts (`x-first-attempt`).
+    /// When it was first refused, moved on by each pause since: from here `retry.max_age` counts
+    /// (`x-first-attempt`).
     pub first_attempt: Option<Timestamp>,
     /// Why the last attempt failed, in one word and a code (`x-last-error`).
     pub last_error: Option<String>,
