@@ -41,7 +41,12 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     let readiness = Readiness::new(&[RABBITMQ]);
     let mut services = Services::start(&settings, &metrics, &readiness).await?;
     let client = parts::client(&settings)?;
-    let numbers = numbers(&settings, &client).await;
+    // It may take as long as a call may: a stop does not wait for it.
+    let asked = drain.run_until_cancelled(numbers(&settings, &client)).await;
+    let Some(numbers) = asked else {
+        services.stop().await;
+        return Ok(End::Done);
+    };
     let rabbit = rabbit(&settings, &client, numbers)?;
     let (queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
