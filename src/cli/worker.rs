@@ -67,7 +67,11 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     let broken = tokio::select! {
         () = drain.cancelled() => None,
         reason = broken(&mut state) => Some(reason),
-        ended = hall.join_next() => Some(format!("the hall ended by itself: {ended:?}")),
+        ended = hall.join_next() => Some(match ended {
+            Some(Err(panic)) => format!("a defect of the worker: {panic}"),
+            // It ends with the queue, whose state tells why.
+            Some(Ok(())) | None => broken(&mut state).await,
+        }),
     };
     drain.cancel();
     readiness.draining();
