@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a story that cannot go on fails there")]
 #![allow(unreachable_pub, reason = "the binary has no outside")]
 
+mod administrators;
 mod chakra_client;
+mod commands;
 mod configuration;
 mod delivery;
 mod file_mode;
 mod limiter;
+mod processes;
 mod rabbitmq;
 mod sandbox;
 mod support;

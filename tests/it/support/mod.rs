@@ -1,5 +1,7 @@
 //! What stories share.
 
-pub mod broker;
-pub mod cutter;
-pub mod world;
+pub(crate) mod broker;
+pub(crate) mod certificates;
+pub(crate) mod cutter;
+pub(crate) mod process;
+pub(crate) mod world;
