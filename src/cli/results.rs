@@ -70,6 +70,7 @@ async fn follow(arguments: &ResultsArguments, settings: &Settings) -> anyhow::Re
     let mut follower = Follower::connect(&connection, &settings.rabbitmq.prefix, &pattern)
         .await
         .map_err(anyhow::Error::msg)?;
+    announce(&settings.rabbitmq.prefix, &pattern);
     loop {
         tokio::select! {
             event = follower.next() => print(&event.map_err(anyhow::Error::msg)?)?,
@@ -80,6 +81,12 @@ async fn follow(arguments: &ResultsArguments, settings: &Settings) -> anyhow::Re
             }
         }
     }
+}
+
+/// Nothing is missed from here on: whoever waits for it may begin to enqueue.
+#[expect(clippy::print_stderr, reason = "stderr is for people")]
+fn announce(prefix: &str, pattern: &str) {
+    eprintln!("following {pattern} of {prefix}.results; Ctrl-C ends it");
 }
 
 /// One line, whatever line breaks a producer's metadata holds.

@@ -45,8 +45,12 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     let readiness = Readiness::new(&[RABBITMQ]);
     let mut services = Services::start(&settings, &metrics, &readiness).await?;
     let client = parts::client(&settings)?;
+    // It may take a while: a stop does not wait for it.
     let asked = drain.run_until_cancelled(numbers(&settings, &client)).await;
-    let Some(numbers) = asked else { return Ok(End::Done) };
+    let Some(numbers) = asked else {
+        services.stop().await;
+        return Ok(End::Done);
+    };
     let rabbit = rabbit(&settings, &client, numbers)?;
     let (queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
@@ -67,7 +71,11 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     let broken = tokio::select! {
         () = drain.cancelled() => None,
         reason = broken(&mut state) => Some(reason),
-        ended = hall.join_next() => Some(format!("the hall ended by itself: {ended:?}")),
+        ended = hall.join_next() => Some(match ended {
+            Some(Err(panic)) => format!("a defect of the worker: {panic}"),
+            // It ends with the queue, whose state tells why.
+            Some(Ok(())) | None => broken(&mut state).await,
+        }),
     };
     drain.cancel();
     readiness.draining();

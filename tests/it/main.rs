@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a story that cannot go on fails there")]
 #![allow(unreachable_pub, reason = "the binary has no outside")]
 
+mod administrators;
 mod bad_input;
 mod broker_trouble;
 mod chakra_client;
+mod commands;
 mod configuration;
 mod delivery;
 mod file_mode;
 mod limiter;
+mod processes;
 mod rabbitmq;
 mod rabbitmq_outages;
 mod sandbox;

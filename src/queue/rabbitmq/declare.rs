@@ -9,8 +9,9 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Error, ErrorKind, ExchangeKind};
 
-/// Without these a queue is not what it must be.
-const VITAL: [&str; 2] = ["x-queue-type", "x-single-active-consumer"];
+/// Without these a queue is not what it must be. The broker names the first two before the type: a
+/// queue that is not durable, or goes with its consumers, is never a quorum queue.
+const VITAL: [&str; 4] = ["durable", "auto_delete", "x-queue-type", "x-single-active-consumer"];
 
 /// Why the broker does not have what it must have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

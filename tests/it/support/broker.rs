@@ -13,7 +13,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(crate) struct Node {
     dir: tempfile::TempDir,
     /// Where AMQP answers.
     pub(crate) port: u16,
+    /// Where it answers over TLS, if it was prepared to.
+    pub(crate) tls_port: u16,
 }
 
 /// A broker and the names of one story.
@@ -45,13 +47,18 @@ impl Broker {
         static OWN: OnceLock<String> = OnceLock::new();
         #[expect(clippy::disallowed_methods, reason = "set by tests/with-rabbitmq")]
         let given = std::env::var("CHAKRA_TEST_AMQP").ok();
-        let uri = given.unwrap_or_else(|| OWN.get_or_init(|| Node::start().keep()).clone());
+        let uri = given.unwrap_or_else(|| OWN.get_or_init(|| Node::start(|_| {}).keep()).clone());
         Broker { uri, prefix: prefix(), node: None }
     }
 
     /// A node for this story alone.
     pub(crate) fn private() -> Broker {
-        let node = Node::start();
+        Broker::prepared(|_| {})
+    }
+
+    /// The same; `prepare` may put files into its folder first, such as `extra.conf`.
+    pub(crate) fn prepared(prepare: impl FnOnce(&Path)) -> Broker {
+        let node = Node::start(prepare);
         Broker { uri: uri(node.port), prefix: prefix(), node: Some(node) }
     }
 
@@ -140,12 +147,21 @@ impl Client {
 }
 
 impl Node {
-    fn start() -> Node {
+    fn start(prepare: impl FnOnce(&Path)) -> Node {
         let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
         script(&["start", path(dir.path()), &std::process::id().to_string()]);
         let env = std::fs::read_to_string(dir.path().join("env")).unwrap();
-        let port = env.lines().find_map(|line| line.strip_prefix("AMQP_PORT=")).unwrap();
-        Node { port: port.parse().unwrap(), dir }
+        let port = |name: &str| {
+            let port = env.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            port.parse().unwrap()
+        };
+        Node { port: port("AMQP_PORT="), tls_port: port("AMQPS_PORT="), dir }
+    }
+
+    /// Its folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Stops it politely. (3.10 killed within a second of its first stream never brings that stream
@@ -159,11 +175,11 @@ impl Node {
         script(&["restart", path(self.dir.path())]);
     }
 
-    /// `rabbitmqctl`.
-    pub(crate) fn ctl(&self, arguments: &[&str]) {
+    /// `rabbitmqctl`, and what it says.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
         let mut all = vec!["ctl", path(self.dir.path())];
         all.extend(arguments);
-        script(&all);
+        script(&all)
     }
 
     /// Leaves the node to end with the process.
@@ -180,10 +196,11 @@ impl Drop for Node {
     }
 }
 
-fn script(arguments: &[&str]) {
+fn script(arguments: &[&str]) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rabbitmq-node");
-    let done = Command::new(script).args(arguments).status().unwrap();
-    assert!(done.success(), "rabbitmq-node {arguments:?} failed");
+    let done = Command::new(script).args(arguments).stderr(Stdio::inherit()).output().unwrap();
+    assert!(done.status.success(), "rabbitmq-node {arguments:?} failed");
+    String::from_utf8(done.stdout).unwrap()
 }
 
 fn path(dir: &Path) -> &str {

@@ -1,7 +1,9 @@
 //! What stories share.
 
 pub mod broker;
+pub mod certificates;
 pub mod cutter;
 pub mod pipeline;
+pub mod process;
 pub mod story;
 pub mod world;
