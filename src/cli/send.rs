@@ -52,7 +52,7 @@ async fn send(
     drain: CancellationToken,
 ) -> anyhow::Result<End> {
     let (results, ledger) = match arguments.results == Path::new("-") {
-        true => (Results::to(std::io::stdout()), Ledger::forgetful()),
+        true => (Results::to(std::io::stdout()), Ledger::in_memory()),
         false => {
             // The ledger first: its lock keeps a second run away from the same files.
             let ledger = Ledger::open(&beside(&arguments.results, "begun"))?;

@@ -58,7 +58,7 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     let worker = Worker::new(
         parts::worker_settings(&settings)?,
         client,
-        Ledger::forgetful(),
+        Ledger::in_memory(),
         metrics,
         queue.may_send(),
         drain.clone(),

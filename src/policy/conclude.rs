@@ -33,6 +33,8 @@ pub enum Settlement {
         class: Class,
         /// Why, as a sentence.
         reason: String,
+        /// Its past, the last attempt included, as it is to stand beside the original.
+        history: History,
     },
     /// It waits outside the worker and comes back.
     Reschedule(Reschedule),
@@ -103,11 +105,11 @@ pub fn conclude(
     let first_attempt = *history.first_attempt.get_or_insert(now);
     let (delay, is_pause) = match failure.class {
         Class::Refused => return Settlement::Finish(failed(job, &history, &failure, now)),
-        Class::Invalid => return give_up(failed(job, &history, &failure, now), &failure),
+        Class::Invalid => return give_up(failed(job, &history, &failure, now), &failure, history),
         Class::Ambiguous => {
             let unknown =
                 ResultEvent { status: Status::Unknown, ..failed(job, &history, &failure, now) };
-            return give_up(unknown, &failure);
+            return give_up(unknown, &failure, history);
         }
         Class::Throttled | Class::Blocked => {
             history.free_attempts = history.free_attempts.saturating_add(1);
@@ -122,7 +124,7 @@ pub fn conclude(
     } else {
         let most = failure.max_attempts.unwrap_or(u32::MAX).min(retry.max_attempts);
         if history.spent() >= most || due > after(first_attempt, retry.max_age) {
-            return give_up(failed(job, &history, &failure, now), &failure);
+            return give_up(failed(job, &history, &failure, now), &failure, history);
         }
     }
     if job.expires_at.is_some_and(|end| due > end) {
@@ -162,7 +164,8 @@ pub fn unreadable(invalid: &InvalidJob, history: &History, now: Timestamp) -> Se
         metadata: invalid.metadata.clone(),
         ..bare(id, invalid.phone_number_id.clone(), history, now)
     });
-    Settlement::DeadLetter { event, class: Class::Invalid, reason: failure.message }
+    let history = history.clone();
+    Settlement::DeadLetter { event, class: Class::Invalid, reason: failure.message, history }
 }
 
 /// A lawful job that cannot be sent for a reason outside of any attempt.
@@ -176,14 +179,15 @@ pub fn turned_away(
     if failure.class == Class::Ambiguous {
         event.status = Status::Unknown;
     }
-    give_up(event, failure)
+    give_up(event, failure, history.clone())
 }
 
-fn give_up(event: ResultEvent, failure: &Failure) -> Settlement {
+fn give_up(event: ResultEvent, failure: &Failure, history: History) -> Settlement {
     Settlement::DeadLetter {
         event: Some(event),
         class: failure.class,
         reason: failure.message.clone(),
+        history,
     }
 }
 
@@ -383,7 +387,7 @@ mod tests {
     #[test]
     fn a_body_without_an_id_gets_no_result_but_is_kept_with_the_reason() {
         let invalid = SendJob::parse(&Bytes::from_static(b"{}"), None).unwrap_err();
-        let Settlement::DeadLetter { event, class, reason } =
+        let Settlement::DeadLetter { event, class, reason, .. } =
             unreadable(&invalid, &History::fresh(at(0)), at(0))
         else {
             panic!("not a dead letter");

@@ -9,6 +9,10 @@ use std::time::Duration;
 /// worker stood still, using them all at once would be the burst that the gate exists to prevent.
 const PROMISE_LAPSES: Duration = Duration::from_secs(6);
 
+/// A job that waits for its next attempt sleeps only so much of the rest in hand: it came by its
+/// number's urgent queue, and many sleepers there would fill its prefetch before a fresh urgent job.
+const RETRY_SLEEPS: Duration = Duration::from_secs(1);
+
 /// What a job's times say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timing {
@@ -41,10 +45,14 @@ pub fn timing(
         (None, Some(due)) => (due, again),
         (None, None) => return Timing::Now,
     };
-    match Duration::try_from(due.duration_since(now)) {
-        Err(_) | Ok(Duration::ZERO) => Timing::Now,
-        Ok(rest) if rest <= max_wait => Timing::Sleep(rest),
-        Ok(_) => Timing::Later(due, why),
+    let longest = match why {
+        Why::Retry => max_wait.min(RETRY_SLEEPS),
+        Why::NotBefore | Why::Recipient | Why::Hold | Why::HandedBack => max_wait,
+    };
+    match rest(due, now) {
+        Duration::ZERO => Timing::Now,
+        rest if rest <= longest => Timing::Sleep(rest),
+        _ => Timing::Later(due, why),
     }
 }
 
@@ -116,6 +124,15 @@ mod tests {
             timing_of(&job(Some(6), None), &due(None)),
             Timing::Later(at(6), Why::NotBefore)
         );
+    }
+
+    #[test]
+    fn a_retry_sleeps_no_more_than_a_second_in_the_urgent_queue() {
+        assert_eq!(
+            timing_of(&job(None, None), &due(Some(1))),
+            Timing::Sleep(Duration::from_secs(1))
+        );
+        assert_eq!(timing_of(&job(None, None), &due(Some(2))), Timing::Later(at(2), Why::Retry));
     }
 
     #[test]

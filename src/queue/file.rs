@@ -149,7 +149,7 @@ impl Shared {
                 }
             };
             self.counts.lines.fetch_add(1, Relaxed);
-            let Some(job) = self.worth_doing(number, &body, &mut met) else { continue };
+            let Some(job) = self.worth_doing(&body, &mut met) else { continue };
             if self.hand_over(number, body, job, out).is_none() {
                 self.counts.unfinished.fetch_add(1, Relaxed);
                 return;
@@ -160,7 +160,6 @@ impl Shared {
     /// The line's job, unless it has its outcome already or will get it by an earlier line.
     fn worth_doing(
         &self,
-        line: u64,
         body: &Bytes,
         met: &mut HashSet<(u64, u64)>,
     ) -> Option<Result<SendJob, InvalidJob>> {
@@ -169,11 +168,8 @@ impl Shared {
             Ok(job) => (Some(&job.id), Some(&job.phone_number_id)),
             Err(invalid) => (invalid.id.as_ref(), invalid.phone_number_id.as_ref()),
         };
-        let done = match id {
-            Some(id) => self.results.has(number, id),
-            None => self.results.has_dead_line(line),
-        };
-        if done {
+        let has_result = id.is_some_and(|id| self.results.has(number, id));
+        if has_result || self.results.has_dead_letter(body) {
             self.counts.done_before.fetch_add(1, Relaxed);
             return None;
         }
@@ -252,24 +248,16 @@ impl Receipt for FileReceipt {
     async fn settle(self, settlement: &Settlement) -> Result<(), SettleError> {
         match settlement {
             Settlement::Finish(event) => self.finish(event),
-            Settlement::DeadLetter { event, class, reason } => {
-                self.write(|results| {
-                    results.dead_letter(
-                        self.line,
-                        class.name(),
-                        reason,
-                        &self.body,
-                        event.is_some(),
-                    )
-                })?;
+            Settlement::DeadLetter { event, class, reason, .. } => {
+                // The result first: a line in the dead letters counts as told by the next run.
                 match event {
-                    Some(event) => self.finish(event),
+                    Some(event) => self.finish(event)?,
                     None => {
                         self.shared.counts.unreadable.fetch_add(1, Relaxed);
-                        tracing::warn!(line = self.line, %reason, "a line without a readable id");
-                        Ok(())
+                        tracing::warn!(line = self.line, "no readable id: see the dead letters");
                     }
                 }
+                self.write(|results| results.dead_letter(self.line, *class, reason, &self.body))
             }
             Settlement::Reschedule(Reschedule { why: Why::HandedBack, .. }) => {
                 // It stays in the file: the next run finds it.

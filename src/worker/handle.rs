@@ -47,23 +47,16 @@ impl Hall {
             }
         };
 
-        // Seen before?
-        match self.ledger.look_up(&job.phone_number_id, &job.id) {
-            Seen::Unseen => {}
-            Seen::Begun => {
-                let failure = Failure::new(
-                    Class::Ambiguous,
-                    "an earlier run began this request and left no answer: it may have been sent",
-                );
-                return Some(policy::turned_away(job, &incoming.history, &failure, clock::wall()));
+        // Seen before? May it go now?
+        let turn = self.wait_for_turn(job, incoming, lane, place);
+        let turn = match tokio::time::timeout(MAX_IN_HAND, turn).await {
+            Ok(Ok(turn)) => turn,
+            Ok(Err(Stopped::Settled(settlement))) => return Some(*settlement),
+            Ok(Err(Stopped::Void)) => return None,
+            Err(_) => {
+                let now = clock::wall();
+                return Some(policy::later(job, &incoming.history, now, Why::Hold));
             }
-        }
-
-        // May it go now?
-        let turn = match self.wait_for_turn(job, incoming, lane, place).await {
-            Ok(turn) => turn,
-            Err(Stopped::Settled(settlement)) => return Some(*settlement),
-            Err(Stopped::Void) => return None,
         };
 
         // Begin. From here silence is doubt, not failure.
@@ -87,7 +80,8 @@ impl Hall {
         Some(settlement)
     }
 
-    /// Passes the job's own times, its recipient's gate, its number's and the account's, each once.
+    /// Passes its recipient's line, the job's own times, its recipient's gate, its number's and the
+    /// account's, each once.
     async fn wait_for_turn<R: Receipt>(
         &self,
         job: &SendJob,
@@ -97,21 +91,18 @@ impl Hall {
     ) -> Result<Turn, Stopped> {
         let arrived = clock::monotonic();
         if let Some(place) = place {
-            self.unless_drained(incoming, place.first()).await?;
+            // A second delivery of a job waits here until the first one is settled, drain or not.
+            place.first().await;
         }
+        self.recall(job, incoming)?;
         self.wait_until_due(job, incoming).await?;
         self.wait_for_recipient(job, incoming, arrived).await?;
 
         let ready = clock::monotonic();
-        let now = clock::wall();
-        let in_time = job.expires_at.map_or(MAX_IN_HAND, |end| policy::rest(end, now));
         let turn = self.unless_drained(incoming, lane.turn(rank(incoming)));
-        let Ok(turn) = tokio::time::timeout(in_time.min(MAX_IN_HAND), turn).await else {
-            let due = clock::wall();
-            return Err(Stopped::settled(match policy::is_expired(job, due) {
-                true => self.expired(job, incoming),
-                false => policy::later(job, &incoming.history, due, Why::Hold),
-            }));
+        let in_time = job.expires_at.map_or(MAX_IN_HAND, |end| policy::rest(end, clock::wall()));
+        let Ok(turn) = tokio::time::timeout(in_time, turn).await else {
+            return Err(Stopped::settled(self.expired(job, incoming)));
         };
         self.metrics.waited(WaitGate::Lane, ready.elapsed());
         let Some(turn) = turn? else { return Err(Stopped::Void) };
@@ -123,6 +114,22 @@ impl Hall {
         match incoming.receipt.is_ours() {
             true => Ok(turn),
             false => Err(Stopped::Void),
+        }
+    }
+
+    /// What an earlier delivery of the job came to stands; one that left no answer is in doubt.
+    fn recall<R: Receipt>(&self, job: &SendJob, incoming: &Incoming<R>) -> Result<(), Stopped> {
+        match self.ledger.look_up(&job.phone_number_id, &job.id) {
+            Seen::Unseen => Ok(()),
+            Seen::Finished(settlement) => Err(Stopped::Settled(settlement)),
+            Seen::Begun => {
+                let failure = Failure::new(
+                    Class::Ambiguous,
+                    "its request was begun and left no answer: it may have been sent",
+                );
+                let (history, now) = (&incoming.history, clock::wall());
+                Err(Stopped::settled(policy::turned_away(job, history, &failure, now)))
+            }
         }
     }
 

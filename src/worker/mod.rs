@@ -195,26 +195,45 @@ impl Hall {
             self.metrics.released();
             return;
         };
+        let job =
+            incoming.job.as_ref().ok().map(|job| (job.phone_number_id.clone(), job.id.clone()));
+        if let Some((number, id)) = &job {
+            self.ledger.finish(number, id, &settlement);
+        }
         let settled = incoming.receipt.settle(&settlement).await;
         self.metrics.released();
-        match (settled, &settlement) {
-            (Ok(()), Settlement::Finish(event)) => self.note(incoming.lane.as_ref(), event),
-            (Ok(()), Settlement::DeadLetter { event, class, reason }) => {
-                self.metrics.dead_letter(*class);
-                tracing::warn!(class = class.name(), %reason, "dead letter");
-                if let Some(event) = event {
-                    self.note(incoming.lane.as_ref(), event);
+        match settled {
+            Ok(()) => {
+                if let Some((number, id)) = &job {
+                    self.ledger.forget(number, id);
                 }
+                self.note(incoming.lane.as_ref(), &settlement);
             }
-            (Ok(()), Settlement::Reschedule(wait)) => {
-                tracing::debug!(why = wait.why.name(), due = ?wait.history.due, "rescheduled");
-            }
-            (Err(SettleError::Stopped), _) => {}
-            (Err(error), _) => tracing::warn!(%error, "not settled: the job comes again"),
+            Err(SettleError::Stopped) => {}
+            Err(error) => tracing::warn!(%error, "not settled: the job comes again"),
         }
     }
 
-    fn note(&self, lane: Option<&NumberId>, event: &ResultEvent) {
+    /// Counts and logs a settlement. Its reason is not logged, since it can quote a body: it stands
+    /// in the event and in the dead letter.
+    fn note(&self, lane: Option<&NumberId>, settlement: &Settlement) {
+        match settlement {
+            Settlement::Finish(event) => self.note_result(lane, event),
+            Settlement::DeadLetter { event, class, .. } => {
+                self.metrics.dead_letter(*class);
+                let job = event.as_ref().map(|event| event.id.as_str());
+                tracing::warn!(job, class = class.name(), "dead letter");
+                if let Some(event) = event {
+                    self.note_result(lane, event);
+                }
+            }
+            Settlement::Reschedule(wait) => {
+                tracing::debug!(why = wait.why.name(), due = ?wait.history.due, "rescheduled");
+            }
+        }
+    }
+
+    fn note_result(&self, lane: Option<&NumberId>, event: &ResultEvent) {
         let class = event.error.as_ref().map(|error| error.class);
         self.metrics.result(lane, event.status, class);
         tracing::debug!(

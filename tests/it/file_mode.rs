@@ -104,6 +104,19 @@ async fn a_result_that_a_kill_left_torn_is_written_anew() {
 }
 
 #[tokio::test]
+async fn an_unlawful_line_with_the_id_of_a_lawful_job_does_not_pass_for_its_result() {
+    let files = Files::new();
+    let invalid =
+        r#"{"id":"same","phone_number_id":"NUMBER","message":{}}"#.replace("NUMBER", NUMBER);
+    // The first run is stopped before the lawful job, which comes second.
+    let first = files.send(World::new().await, std::slice::from_ref(&invalid)).await;
+    assert_eq!(first.outcome("same"), "failed invalid after 0");
+    let second = files.send(World::new().await, &[invalid, text("same", "x")]).await;
+    assert_eq!(second.tally.done_before, 1);
+    assert_eq!(second.outcome("same"), "accepted after 1");
+}
+
+#[tokio::test]
 async fn two_runs_do_not_share_their_files() {
     let files = Files::new();
     let _first = Ledger::open(&beside(&files.results, "begun")).unwrap();

@@ -72,7 +72,7 @@ async fn work(
     let worker = Worker::new(
         parts::worker_settings(settings)?,
         parts::client(settings)?,
-        Ledger::forgetful(),
+        Ledger::in_memory(),
         metrics,
         queue.may_send(),
         stop.clone(),

@@ -125,7 +125,7 @@ async fn through_memory(
     let worker = Worker::new(
         parts::worker_settings(settings)?,
         parts::client(settings)?,
-        Ledger::forgetful(),
+        Ledger::in_memory(),
         Arc::new(Metrics::new()?),
         may_send,
         stop,

@@ -1,10 +1,11 @@
 //! The results file: one event a line, appended and flushed before a job counts as settled. Beside
 //! it stands `….dead-letters`, with the originals that a person may want to repair.
 
-use crate::wire::{Event, JobId, NumberId, ResultEvent};
+use crate::wire::{Class, Event, JobId, NumberId, ResultEvent};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,8 +21,10 @@ pub struct OpenError {
 /// Where results go, and which jobs already have one.
 pub struct Results {
     out: Mutex<Out>,
+    /// Jobs with a result, but for unlawful ones: an unlawful line can bear the id of a lawful job.
     done: HashSet<(Option<NumberId>, JobId)>,
-    dead_lines: HashSet<u64>,
+    /// Hashes of the unlawful lines that were told.
+    unlawful: HashSet<u64>,
 }
 
 struct Out {
@@ -37,6 +40,12 @@ struct Done {
     event: String,
     id: String,
     phone_number_id: Option<String>,
+    error: Option<DoneError>,
+}
+
+#[derive(Deserialize)]
+struct DoneError {
+    class: String,
 }
 
 /// A line of the dead letters.
@@ -45,7 +54,6 @@ struct DeadLetter {
     line: u64,
     class: String,
     reason: String,
-    has_result: bool,
     /// The line as it stands in the jobs, lossy where it is not UTF-8.
     original: String,
 }
@@ -56,7 +64,7 @@ impl Results {
         Results {
             out: Mutex::new(Out { results: Box::new(out), dead_letters: None, broken: None }),
             done: HashSet::new(),
-            dead_lines: HashSet::new(),
+            unlawful: HashSet::new(),
         }
     }
 
@@ -64,29 +72,33 @@ impl Results {
     pub fn open(path: &Path) -> Result<Results, OpenError> {
         let mut done = HashSet::new();
         let results = append(path, |line| {
-            let Done { event, id, phone_number_id } = serde_json::from_str(line)?;
-            if let ("result", Ok(id)) = (event.as_str(), JobId::parse(&id)) {
+            let Done { event, id, phone_number_id, error } = serde_json::from_str(line)?;
+            let unlawful = error.is_some_and(|error| error.class == Class::Invalid.name());
+            if let ("result", false, Ok(id)) = (event.as_str(), unlawful, JobId::parse(&id)) {
                 done.insert((phone_number_id.and_then(|n| NumberId::parse(&n).ok()), id));
             }
             Ok(())
         })?;
-        let mut dead_lines = HashSet::new();
+        let mut unlawful = HashSet::new();
         let dead_letters = append(&beside(path, "dead-letters"), |line| {
             let letter: DeadLetter = serde_json::from_str(line)?;
-            dead_lines.extend((!letter.has_result).then_some(letter.line));
+            if letter.class == Class::Invalid.name() {
+                unlawful.insert(hash(&letter.original));
+            }
             Ok(())
         })?;
         let out =
             Out { results: Box::new(results), dead_letters: Some(dead_letters), broken: None };
-        Ok(Results { out: Mutex::new(out), done, dead_lines })
+        Ok(Results { out: Mutex::new(out), done, unlawful })
     }
 
     pub(super) fn has(&self, number: Option<&NumberId>, id: &JobId) -> bool {
         self.done.contains(&(number.cloned(), id.clone()))
     }
 
-    pub(super) fn has_dead_line(&self, line: u64) -> bool {
-        self.dead_lines.contains(&line)
+    /// Whether the line was told to be unlawful.
+    pub(super) fn has_dead_letter(&self, line: &[u8]) -> bool {
+        !self.unlawful.is_empty() && self.unlawful.contains(&hash(&String::from_utf8_lossy(line)))
     }
 
     /// Why results can no longer be written.
@@ -102,6 +114,7 @@ impl Results {
     pub(super) fn write(&self, event: &ResultEvent) -> Result<(), String> {
         let line = json_line(&Event::Result(event.clone()))?;
         let mut out = self.lock();
+        out.whole()?;
         let written = out.results.write_all(&line).and_then(|()| out.results.flush());
         out.check(written, "results")
     }
@@ -109,20 +122,19 @@ impl Results {
     pub(super) fn dead_letter(
         &self,
         line: u64,
-        class: &str,
+        class: Class,
         reason: &str,
         original: &[u8],
-        has_result: bool,
     ) -> Result<(), String> {
         let letter = DeadLetter {
             line,
-            class: class.to_owned(),
+            class: class.name().to_owned(),
             reason: reason.to_owned(),
-            has_result,
             original: String::from_utf8_lossy(original).into_owned(),
         };
         let letter = json_line(&letter)?;
         let mut out = self.lock();
+        out.whole()?;
         let Some(file) = &mut out.dead_letters else { return Ok(()) };
         let written = file.write_all(&letter);
         out.check(written, "dead letters")
@@ -134,12 +146,23 @@ impl Results {
 }
 
 impl Out {
+    /// After a line that was not written whole nothing may follow: it would be read as its end.
+    fn whole(&self) -> Result<(), String> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
     fn check(&mut self, written: io::Result<()>, what: &str) -> Result<(), String> {
         written.map_err(|error| {
             let reason = format!("the {what} cannot be written: {error}");
             self.broken.get_or_insert(reason).clone()
         })
     }
+}
+
+fn hash(line: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    line.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn json_line(value: &impl Serialize) -> Result<Vec<u8>, String> {

@@ -15,8 +15,19 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, 
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Connection, Consumer};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+/// After so long without a delivery, while nothing is acknowledged, nothing is on its way.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Going quiet takes no longer than this.
+const QUIET_AT_MOST: Duration = Duration::from_secs(1);
+
+/// A busy quorum queue takes acknowledgements in batches, and forgets those that it has not taken
+/// when their channel closes (RabbitMQ 3.10): a job that was sent would be delivered again.
+const HEEDED: Duration = Duration::from_millis(500);
 
 /// What a lane's task is told.
 #[derive(Clone)]
@@ -65,6 +76,25 @@ impl Drop for Subscription {
     /// However it ends: the broker has given back what was held.
     fn drop(&mut self) {
         self.hold.end();
+    }
+}
+
+/// What came by a subscription.
+enum Came {
+    /// A delivery that was dropped unsettled.
+    Dropped(Acker),
+    Delivery(Box<Option<lapin::Result<Delivery>>>, Priority),
+}
+
+impl Subscription {
+    /// The next that comes, urgent ones first. Cancelled, it loses none.
+    async fn next(&mut self) -> Came {
+        tokio::select! {
+            biased;
+            Some(acker) = self.dropped.recv() => Came::Dropped(acker),
+            delivery = self.urgent.next() => Came::Delivery(Box::new(delivery), Priority::Urgent),
+            delivery = self.normal.next() => Came::Delivery(Box::new(delivery), Priority::Normal),
+        }
     }
 }
 
@@ -130,25 +160,29 @@ impl LaneTask {
 
     /// Hands deliveries on. Returns why the subscription was lost; none when told to stop.
     async fn serve(&self, subscription: &mut Subscription) -> Option<String> {
-        let Subscription { urgent, normal, hold, dropped, .. } = subscription;
         loop {
-            let (delivery, priority) = tokio::select! {
+            let came = tokio::select! {
                 biased;
                 () = self.orders.stop.cancelled() => return None,
-                Some(acker) = dropped.recv() => {
-                    give_back(&acker).await;
-                    continue;
-                }
-                delivery = urgent.next() => (delivery, Priority::Urgent),
-                delivery = normal.next() => (delivery, Priority::Normal),
+                came = subscription.next() => came,
             };
-            match delivery {
-                Some(Ok(delivery)) => self.hand_on(delivery, priority, hold).await,
-                Some(Err(error)) => return Some(explain(&error)),
-                // Without our doing: the queue was deleted, or its broker wants to deliver elsewhere.
-                None => return Some("the broker cancelled the subscription".into()),
+            if let Err(lost) = self.take(came, &subscription.hold).await {
+                return Some(lost);
             }
         }
+    }
+
+    async fn take(&self, came: Came, hold: &Arc<Hold>) -> Result<(), String> {
+        match came {
+            Came::Dropped(acker) => give_back(&acker).await,
+            Came::Delivery(delivery, priority) => match *delivery {
+                Some(Ok(delivery)) => self.hand_on(delivery, priority, hold).await,
+                Some(Err(error)) => return Err(explain(&error)),
+                // Without our doing: the queue was deleted, or is to be consumed elsewhere.
+                None => return Err("the broker cancelled the subscription".into()),
+            },
+        }
+        Ok(())
     }
 
     async fn hand_on(&self, mut delivery: Delivery, priority: Priority, hold: &Arc<Hold>) {
@@ -176,7 +210,19 @@ impl LaneTask {
     }
 
     /// Cancels, hands on what has come, and keeps the channel until all of it is settled.
+    ///
+    /// What is on its way when a consumer is cancelled finds nobody and is delivered again later. So
+    /// nothing is acknowledged for a moment: the prefetch fills up, the broker stops delivering, and
+    /// once it is quiet nothing is on its way.
     async fn finish(self, mut subscription: Subscription) {
+        subscription.hold.let_go(false);
+        let until = clock::monotonic() + QUIET_AT_MOST;
+        while clock::monotonic() < until {
+            let Ok(came) = tokio::time::timeout(QUIET, subscription.next()).await else { break };
+            if self.take(came, &subscription.hold).await.is_err() {
+                break;
+            }
+        }
         let Subscription { channel, urgent, normal, hold, .. } = &mut subscription;
         for consumer in [&*urgent, &*normal] {
             let cancelled =
@@ -190,10 +236,14 @@ impl LaneTask {
                 self.hand_on(delivery, priority, hold).await;
             }
         }
+        subscription.hold.let_go(true);
         let LaneTask { out, orders, state, .. } = self;
         // Nobody waits for this lane any more, and no more jobs come from it.
         drop((out, state));
         orders.close.cancelled().await;
+        if subscription.hold.has_let_go() {
+            tokio::time::sleep(HEEDED).await;
+        }
         let _gone = subscription.channel.close(CLOSED_NORMALLY, "done".into()).await;
     }
 }

@@ -10,6 +10,7 @@
 
 use super::connection::{self, Connector, Pauses, explain};
 use super::declare::{DeclareError, declare, soft};
+use super::receipt::Hold;
 use super::topology::Topology;
 use crate::metrics::{Metrics, PublishKind, PublishOutcome};
 use bytes::Bytes;
@@ -58,6 +59,10 @@ pub enum PublishError {
     /// The publisher ended before the confirm came: the broker may or may not have it.
     #[error("the publisher has stopped")]
     Stopped,
+    /// The delivery that it came by ended first, so it was not written: the broker has given the job
+    /// to somebody, and a second copy must not come into the world.
+    #[error("its delivery is no longer ours")]
+    NotOurs,
 }
 
 /// What the publishing connection is like.
@@ -81,7 +86,20 @@ pub struct Publisher {
 #[derive(Debug)]
 struct Request {
     outgoing: Outgoing,
+    /// To be written only while this stands.
+    hold: Option<Arc<Hold>>,
     done: oneshot::Sender<Result<(), PublishError>>,
+}
+
+impl Request {
+    /// Whether it may be written. One that may not is answered.
+    fn stands(self) -> Option<Request> {
+        if self.hold.as_ref().is_none_or(|hold| hold.stands()) {
+            return Some(self);
+        }
+        let _nobody = self.done.send(Err(PublishError::NotOurs));
+        None
+    }
 }
 
 impl Publisher {
@@ -116,8 +134,26 @@ impl Publisher {
     /// Publishes and waits until the broker has it. Returns across lost connections: only a refusal
     /// or the end of the publisher is an error.
     pub async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        self.request(outgoing, None).await
+    }
+
+    /// The same for a job that goes on: it is written, and written again after a lost connection,
+    /// only while its delivery is ours.
+    pub(super) async fn publish_while(
+        &self,
+        hold: &Arc<Hold>,
+        outgoing: Outgoing,
+    ) -> Result<(), PublishError> {
+        self.request(outgoing, Some(Arc::clone(hold))).await
+    }
+
+    async fn request(
+        &self,
+        outgoing: Outgoing,
+        hold: Option<Arc<Hold>>,
+    ) -> Result<(), PublishError> {
         let (done, outcome) = oneshot::channel();
-        let sent = self.requests.send(Request { outgoing, done }).await;
+        let sent = self.requests.send(Request { outgoing, hold, done }).await;
         sent.map_err(|_| PublishError::Stopped)?;
         outcome.await.unwrap_or(Err(PublishError::Stopped))
     }
@@ -192,6 +228,9 @@ impl PublisherTask {
     ) -> End {
         let mut events: BoxStream<'_, Event> = connection.events_listener().boxed();
         let mut confirms = Confirms::new();
+        let unconfirmed = std::mem::take(&mut self.unconfirmed).into_iter();
+        self.unconfirmed =
+            unconfirmed.filter_map(|(id, request)| Some((id, request.stands()?))).collect();
         for (id, request) in &self.unconfirmed {
             confirms.push(publish(channel.clone(), *id, request.outgoing.clone()));
         }
@@ -212,6 +251,7 @@ impl PublisherTask {
                         self.ended = true;
                         continue;
                     };
+                    let Some(request) = request.stands() else { continue };
                     let outgoing = request.outgoing.clone();
                     confirms.push(publish(channel.clone(), self.next, outgoing));
                     self.unconfirmed.insert(self.next, request);

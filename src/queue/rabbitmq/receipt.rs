@@ -17,7 +17,7 @@ use lapin::types::ShortString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How soon a refused publish is tried again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
@@ -34,6 +34,10 @@ pub(super) struct Desk {
 #[derive(Debug)]
 pub(super) struct Hold {
     ours: AtomicBool,
+    /// Whether deliveries are acknowledged right now.
+    letting_go: watch::Sender<bool>,
+    /// Something was acknowledged.
+    let_go: AtomicBool,
     dropped: mpsc::Sender<Acker>,
 }
 
@@ -42,12 +46,44 @@ impl Hold {
     /// the greatest number of deliveries in hand.
     pub(super) fn new(most: u16) -> (Arc<Hold>, mpsc::Receiver<Acker>) {
         let (dropped, back) = mpsc::channel(usize::from(most).max(1));
-        (Arc::new(Hold { ours: AtomicBool::new(true), dropped }), back)
+        let hold = Hold {
+            ours: AtomicBool::new(true),
+            letting_go: watch::Sender::new(true),
+            let_go: AtomicBool::new(false),
+            dropped,
+        };
+        (Arc::new(hold), back)
+    }
+
+    /// Whether the deliveries are still ours.
+    pub(super) fn stands(&self) -> bool {
+        self.ours.load(SeqCst)
     }
 
     /// The broker has given every delivery back.
     pub(super) fn end(&self) {
         self.ours.store(false, SeqCst);
+        self.letting_go.send_replace(true);
+    }
+
+    /// Acknowledges no more for now (false), so that the prefetch fills up and the broker delivers no
+    /// more, or does so again (true).
+    pub(super) fn let_go(&self, now: bool) {
+        self.letting_go.send_replace(now);
+    }
+
+    /// Whether anything was acknowledged.
+    pub(super) fn has_let_go(&self) -> bool {
+        self.let_go.load(SeqCst)
+    }
+
+    async fn wait_to_let_go(&self) {
+        if !*self.letting_go.borrow() {
+            let mut letting_go = self.letting_go.subscribe();
+            // Its sender is here: it does not end.
+            let _now = letting_go.wait_for(|now| *now).await;
+        }
+        self.let_go.store(true, SeqCst);
     }
 }
 
@@ -72,7 +108,7 @@ pub(super) struct Message {
 
 impl Receipt for RabbitReceipt {
     fn is_ours(&self) -> bool {
-        self.hold.ours.load(SeqCst) && self.acker.as_ref().is_some_and(Acker::usable)
+        self.hold.stands() && self.acker.as_ref().is_some_and(Acker::usable)
     }
 
     async fn settle(mut self, settlement: &Settlement) -> Result<(), SettleError> {
@@ -91,7 +127,7 @@ impl Drop for RabbitReceipt {
     /// Unsettled: the lane gives it back, so that it comes again.
     fn drop(&mut self) {
         if let Some(acker) = self.acker.take()
-            && self.hold.ours.load(SeqCst)
+            && self.hold.stands()
         {
             // Full or closed only when the subscription is gone, and with it the delivery.
             let _gone = self.hold.dropped.try_send(acker);
@@ -103,6 +139,11 @@ impl RabbitReceipt {
     /// `acker` is the delivery's.
     pub(super) fn new(acker: Acker, hold: Arc<Hold>, message: Message, desk: Desk) -> Self {
         RabbitReceipt { acker: Some(acker), hold, message, desk }
+    }
+
+    /// The hold that it is under.
+    pub(super) fn hold(&self) -> &Arc<Hold> {
+        &self.hold
     }
 
     /// What came.
@@ -119,9 +160,10 @@ impl RabbitReceipt {
         match settlement {
             // An outcome is true whosesoever the delivery is now.
             Settlement::Finish(event) => self.publish_event(event).await,
-            Settlement::DeadLetter { event, class, reason } => {
+            Settlement::DeadLetter { event, class, reason, history } => {
                 self.still_ours()?;
                 let Message { original, travel, .. } = &self.message;
+                let travel = &Travel { history: history.clone(), ..travel.clone() };
                 let key = original.routing_key.as_str();
                 let properties = headers::dead(&original.properties, travel, *class, reason, key);
                 let queue = self.desk.names.dead_letters();
@@ -133,7 +175,6 @@ impl RabbitReceipt {
                 }
             }
             Settlement::Reschedule(wait) => {
-                // Somebody else has the job: a second copy of it must not come into the world.
                 self.still_ours()?;
                 self.wait(wait).await
             }
@@ -157,7 +198,8 @@ impl RabbitReceipt {
         let step = step_for(rest(wait.history.due, clock::wall()));
         let (exchange, key) = (self.desk.names.wait(step), lane_key(number, priority));
         let out = self.outgoing(&exchange, &key, properties, PublishKind::Wait)?;
-        self.confirmed(out).await
+        // Somebody else has the job once it is not ours: a second copy must not come into the world.
+        until_taken(|| self.desk.publisher.publish_while(&self.hold, out.clone())).await
     }
 
     /// To the results, and to the producer's own queue where it named one.
@@ -198,20 +240,15 @@ impl RabbitReceipt {
     /// Publishes until the broker has it. It goes on although the delivery may be lost meanwhile:
     /// what follows has been decided.
     async fn confirmed(&self, outgoing: Outgoing) -> Result<(), SettleError> {
-        loop {
-            match self.desk.publisher.publish(outgoing.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(PublishError::Stopped) => return Err(SettleError::Stopped),
-                Err(PublishError::Refused) => tokio::time::sleep(REFUSED_PAUSE).await,
-            }
-        }
+        until_taken(|| self.desk.publisher.publish(outgoing.clone())).await
     }
 
     async fn acknowledge(&mut self) -> Result<(), SettleError> {
+        self.hold.wait_to_let_go().await;
         let Some(acker) = self.acker.take() else { return Ok(()) };
         // True only means written: where the subscription ended first, the broker does not heed it.
         let acknowledged = acker.ack(BasicAckOptions::default()).await;
-        let ours = self.hold.ours.load(SeqCst);
+        let ours = self.hold.stands();
         let (outcome, settled) = match acknowledged {
             Ok(true) if ours => (Acknowledged::Ok, Ok(())),
             Ok(_) => (Acknowledged::Lost, Err("its subscription ended".to_owned())),
@@ -243,6 +280,21 @@ impl RabbitReceipt {
             properties,
             kind,
         })
+    }
+}
+
+/// Publishes again what a full queue refused.
+async fn until_taken<F>(publish: impl Fn() -> F) -> Result<(), SettleError>
+where
+    F: Future<Output = Result<(), PublishError>>,
+{
+    loop {
+        match publish().await {
+            Ok(()) => return Ok(()),
+            Err(PublishError::Stopped) => return Err(SettleError::Stopped),
+            Err(error @ PublishError::NotOurs) => return Err(SettleError::Lost(error.to_string())),
+            Err(PublishError::Refused) => tokio::time::sleep(REFUSED_PAUSE).await,
+        }
     }
 }
 

@@ -186,12 +186,10 @@ impl Unrouted {
             properties: receipt.travelling_on(),
             kind: PublishKind::Moved,
         };
-        if !receipt.is_ours() {
-            return Err(SettleError::Lost("its subscription ended".into()));
-        }
-        match self.desk.publisher.publish(outgoing).await {
+        match self.desk.publisher.publish_while(receipt.hold(), outgoing).await {
             Ok(()) => receipt.moved().await,
             Err(PublishError::Stopped) => Err(SettleError::Stopped),
+            Err(error @ PublishError::NotOurs) => Err(SettleError::Lost(error.to_string())),
             // Its lane is full.
             Err(PublishError::Refused) => {
                 let later = policy::given_back(receipt.history());
@@ -210,7 +208,7 @@ impl Unrouted {
         };
         match settlement {
             Settlement::Finish(event) => result(event),
-            Settlement::DeadLetter { event, class, reason } => {
+            Settlement::DeadLetter { event, class, reason, .. } => {
                 metrics.dead_letter(*class);
                 tracing::warn!(class = class.name(), %reason, "dead letter");
                 event.iter().for_each(result);

@@ -170,7 +170,7 @@ impl Pipeline {
         let (client, may_send) = (self.world.client(), queue.may_send());
         let of_worker = Arc::clone(&metrics);
         let worker =
-            Worker::new(worker, client, Ledger::forgetful(), of_worker, may_send, drain.clone());
+            Worker::new(worker, client, Ledger::in_memory(), of_worker, may_send, drain.clone());
         let mut hall = JoinSet::new();
         let (out, seen) = mpsc::channel(1);
         hall.spawn(watch_over(jobs, out, Arc::clone(&self.redelivered)));

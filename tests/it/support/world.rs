@@ -80,7 +80,7 @@ impl World {
 
     /// Runs the worker over these lines to the end.
     pub async fn send(self, lines: &[String]) -> Sent {
-        self.run(lines, Results::to(std::io::sink()), Ledger::forgetful(), |_| {}).await
+        self.run(lines, Results::to(std::io::sink()), Ledger::in_memory(), |_| {}).await
     }
 
     /// The same with results and ledger of one's own; `on_result` sees each result as it comes.
