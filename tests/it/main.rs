@@ -10,6 +10,7 @@ mod configuration;
 mod delivery;
 mod file_mode;
 mod limiter;
+mod odd_bytes;
 mod rabbitmq;
 mod rabbitmq_outages;
 mod sandbox;
