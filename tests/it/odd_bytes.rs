@@ -1,4 +1,5 @@
-//! Producers whose short strings are no UTF-8. The broker takes them, and hands them on as they are.
+//! Producers whose short strings are no UTF-8, or whose headers are nested without end. The broker takes
+//! them, and hands them on as they are.
 
 use crate::support::raw_amqp::{
     APP_ID, CONTENT_ENCODING, CONTENT_TYPE, CORRELATION_ID, MESSAGE_ID, Property, REPLY_TO,
@@ -120,4 +121,37 @@ async fn a_routing_key_that_is_no_text_is_refused_and_harms_no_neighbour() {
     let (event, _) = odd.story.result().await;
     assert_eq!((&event["id"], &event["status"]), (&json!("odd"), &json!("failed")));
     assert!(before.receipt.is_ours());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_nested_as_deep_as_a_frame_allows_harms_no_neighbour() {
+    let mut odd = Odd::begin().await;
+    odd.story.publish(NUMBER, &job("before"), plain()).await;
+    let before = odd.story.next().await;
+    odd.publish(NUMBER.as_bytes(), &[], &nested(20_000), &job("deep")).await;
+    odd.story.publish(NUMBER, &job("after"), plain()).await;
+    let (deep, after) = (odd.story.next().await, odd.story.next().await);
+    assert_eq!((id(&deep), id(&after)), ("deep", "after"));
+    assert!(!deep.redelivered && before.receipt.is_ours());
+
+    let failure = Failure::new(Class::Ambiguous, "it may have been sent");
+    let end =
+        policy::turned_away(deep.job.as_ref().unwrap(), &deep.history, &failure, clock::wall());
+    deep.receipt.settle(&end).await.unwrap();
+    let dead = odd.story.client.take(&odd.story.broker.names().dead_letters()).await;
+    assert_eq!(header(&dead, "x-plain").unwrap(), "yes");
+}
+
+/// A table with arrays within each other, and a plain value after them.
+fn nested(levels: u32) -> Vec<u8> {
+    // An array's type and length.
+    const LEVEL: u32 = 5;
+    let mut entries = b"\x04deep".to_vec();
+    for inner in (0..levels).rev() {
+        entries.push(b'A');
+        entries.extend((inner * LEVEL).to_be_bytes());
+    }
+    let plain = table(&[(b"x-plain", b"yes")]);
+    entries.extend(&plain[4..]);
+    [&u32::try_from(entries.len()).unwrap().to_be_bytes(), &entries[..]].concat()
 }

@@ -1,7 +1,11 @@
-// CHANGED from amq-protocol-types 10.6.3, in `make_str` and in its caller `parse_short_string` alone:
-// a short string that is no UTF-8 is read with U+FFFD in place of the odd bytes, where upstream fails.
-// lapin takes that failure as the end of the connection, and brokers pass such strings on unchecked,
-// so one message of a careless producer would end its consumer's connection again and again.
+// CHANGED from amq-protocol-types 10.6.3, twice:
+// 1. `make_str` and its caller `parse_short_string`: a short string that is no UTF-8 is read with U+FFFD
+//    in place of the odd bytes, where upstream fails. lapin takes that failure as the end of the
+//    connection, and brokers pass such strings on unchecked, so one message of a careless producer would
+//    end its consumer's connection again and again.
+// 2. `MAX_DEPTH` and the functions that end in `_at`: tables and arrays are read down to a depth, and
+//    what lies deeper is Void. Upstream recurses without a bound, so one nested header overflows the
+//    stack, which ends the whole process.
 // See vendor/README.md.
 
 use crate::{flags::*, types::*, value::*};
@@ -106,9 +110,21 @@ pub type ParserError = nom::Err<ParserErrors>;
 /// Return type of parsers
 pub type ParserResult<I, T> = Result<(I, T), ParserError>;
 
+/// Tables and arrays within each other that are read: the broker's own notes (`x-death`) need three. A
+/// level takes some KB of stack, a thread has 2 MB.
+const MAX_DEPTH: usize = 32;
+
 /// Parse the [AMQPValue](../type.AMQPValue.html) of the given [AMQPType](../type.AMQPType.html)
 #[must_use]
 pub fn parse_raw_value<I: ParsableInput>(
+    amqp_type: AMQPType,
+) -> impl Parser<I, Output = AMQPValue, Error = ParserErrors> {
+    parse_raw_value_at(0, amqp_type)
+}
+
+/// `depth` is that of the tables and arrays around the value.
+fn parse_raw_value_at<I: ParsableInput>(
+    depth: usize,
     amqp_type: AMQPType,
 ) -> impl Parser<I, Output = AMQPValue, Error = ParserErrors> {
     context("parse_raw_value", move |i| match amqp_type {
@@ -127,9 +143,20 @@ pub fn parse_raw_value<I: ParsableInput>(
         AMQPType::DecimalValue => map(parse_decimal_value, AMQPValue::DecimalValue).parse(i),
         AMQPType::ShortString => map(parse_short_string, AMQPValue::ShortString).parse(i),
         AMQPType::LongString => map(parse_long_string, AMQPValue::LongString).parse(i),
-        AMQPType::FieldArray => map(parse_field_array, AMQPValue::FieldArray).parse(i),
+        AMQPType::FieldArray | AMQPType::FieldTable if depth >= MAX_DEPTH => {
+            map(flat_map(parse_long_uint, take), |_: I| AMQPValue::Void).parse(i)
+        }
+        AMQPType::FieldArray => map(
+            |i| parse_field_array_at(depth + 1, i),
+            AMQPValue::FieldArray,
+        )
+        .parse(i),
         AMQPType::Timestamp => map(parse_timestamp, AMQPValue::Timestamp).parse(i),
-        AMQPType::FieldTable => map(parse_field_table, AMQPValue::FieldTable).parse(i),
+        AMQPType::FieldTable => map(
+            |i| parse_field_table_at(depth + 1, i),
+            AMQPValue::FieldTable,
+        )
+        .parse(i),
         AMQPType::ByteArray => map(parse_byte_array, AMQPValue::ByteArray).parse(i),
         AMQPType::Void => Ok((i, AMQPValue::Void)),
     })
@@ -137,7 +164,15 @@ pub fn parse_raw_value<I: ParsableInput>(
 
 /// Parse an [AMQPValue](../type.AMQPValue.html)
 pub fn parse_value<I: ParsableInput>(i: I) -> ParserResult<I, AMQPValue> {
-    context("parse_value", flat_map(parse_type, parse_raw_value)).parse(i)
+    parse_value_at(0, i)
+}
+
+fn parse_value_at<I: ParsableInput>(depth: usize, i: I) -> ParserResult<I, AMQPValue> {
+    context(
+        "parse_value",
+        flat_map(parse_type, |t| parse_raw_value_at(depth, t)),
+    )
+    .parse(i)
 }
 
 /// Parse an [AMQPType](../type.AMQPType.html)
@@ -262,12 +297,19 @@ pub fn parse_long_string<I: ParsableInput>(i: I) -> ParserResult<I, LongString> 
 
 /// Parse a [FieldArray](../type.FieldArray.html)
 pub fn parse_field_array<I: ParsableInput>(i: I) -> ParserResult<I, FieldArray> {
+    parse_field_array_at(1, i)
+}
+
+fn parse_field_array_at<I: ParsableInput>(depth: usize, i: I) -> ParserResult<I, FieldArray> {
     context(
         "parse_field_array",
         map_parser(
             flat_map(parse_long_uint, take),
             all_consuming(fold_many0(
-                context("parse_field_array_entry", complete(parse_value)),
+                context(
+                    "parse_field_array_entry",
+                    complete(|i| parse_value_at(depth, i)),
+                ),
                 FieldArray::default,
                 |mut acc, elem| {
                     acc.push(elem);
@@ -286,6 +328,10 @@ pub fn parse_timestamp<I: ParsableInput>(i: I) -> ParserResult<I, Timestamp> {
 
 /// Parse a [FieldTable](../type.FieldTable.html)
 pub fn parse_field_table<I: ParsableInput>(i: I) -> ParserResult<I, FieldTable> {
+    parse_field_table_at(1, i)
+}
+
+fn parse_field_table_at<I: ParsableInput>(depth: usize, i: I) -> ParserResult<I, FieldTable> {
     context(
         "parse_field_table",
         map_parser(
@@ -293,7 +339,7 @@ pub fn parse_field_table<I: ParsableInput>(i: I) -> ParserResult<I, FieldTable> 
             all_consuming(fold_many0(
                 context(
                     "parse_field_table_entry",
-                    complete(pair(parse_short_string, parse_value)),
+                    complete(pair(parse_short_string, |i| parse_value_at(depth, i))),
                 ),
                 FieldTable::default,
                 |mut acc, (key, value)| {
