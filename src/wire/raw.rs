@@ -14,7 +14,7 @@ pub struct RawJson(Bytes);
 
 impl RawJson {
     /// `raw` must have been read from `body`: the slice shares its memory. Its depth is not bounded:
-    /// see [`RawJson::check_depth`].
+    /// its reader bounds it (`check_depth`).
     pub fn slice_of(body: &Bytes, raw: &RawValue) -> RawJson {
         RawJson(body.slice_ref(raw.get().as_bytes()))
     }

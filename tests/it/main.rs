@@ -12,6 +12,7 @@ mod configuration;
 mod delivery;
 mod file_mode;
 mod limiter;
+mod odd_bytes;
 mod processes;
 mod rabbitmq;
 mod rabbitmq_outages;

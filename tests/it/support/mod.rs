@@ -5,5 +5,6 @@ pub mod certificates;
 pub mod cutter;
 pub mod pipeline;
 pub mod process;
+pub mod raw_amqp;
 pub mod story;
 pub mod world;
