@@ -8,6 +8,7 @@ mod broker_trouble;
 mod chakra_client;
 mod configuration;
 mod delivery;
+mod enqueue;
 mod file_mode;
 mod limiter;
 mod rabbitmq;
