@@ -3,7 +3,7 @@
 use super::{End, parts, under_signals};
 use crate::admin::Admin;
 use crate::chakra::Client;
-use crate::config::{Accept as AcceptSetting, Settings};
+use crate::config::{Accept as AcceptSetting, DRAIN_BEYOND_CALL, Settings};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::rabbitmq::{Accept, AskForNumbers, BrokerState, RabbitQueue, RabbitSettings};
@@ -26,9 +26,6 @@ const RABBITMQ: &str = "rabbitmq";
 /// A plugin that is silent for longer does not hold up the start: a number without a lane is asked
 /// for again at its first job.
 const ASK_AT_MOST: Duration = Duration::from_secs(5);
-
-/// The last phases of a drain are polite, not vital.
-const CLOSE_AT_MOST: Duration = Duration::from_secs(6);
 
 /// The queue shows that it broke a moment after its jobs have ended.
 const EXPLAIN_AT_MOST: Duration = Duration::from_secs(1);
@@ -95,11 +92,11 @@ async fn stop(
     queue.stop_consuming();
     let finish = async { while hall.join_next().await.is_some() {} };
     // Closing keeps its time: else what is settled at the last moment is never confirmed.
-    let jobs_at_most = at_most.saturating_sub(CLOSE_AT_MOST);
+    let jobs_at_most = at_most.saturating_sub(DRAIN_BEYOND_CALL);
     let finished = drain.phase("finish the jobs in hand", jobs_at_most, finish).await;
     let closed =
-        drain.phase("close the connections to RabbitMQ", CLOSE_AT_MOST, queue.close()).await;
-    let stopped = drain.phase("stop the admin listener", CLOSE_AT_MOST, services.stop()).await;
+        drain.phase("close the connections to RabbitMQ", DRAIN_BEYOND_CALL, queue.close()).await;
+    let stopped = drain.phase("stop the admin listener", DRAIN_BEYOND_CALL, services.stop()).await;
     [finished, closed, stopped].iter().all(|phase| *phase == Phase::Done(()))
 }
 

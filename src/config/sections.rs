@@ -19,7 +19,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// What a stop needs beyond the longest call: to publish and confirm what is settled.
-const DRAIN_BEYOND_CALL: Duration = Duration::from_secs(5);
+pub const DRAIN_BEYOND_CALL: Duration = Duration::from_secs(6);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);

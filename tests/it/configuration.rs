@@ -231,7 +231,7 @@ fn relations_between_keys_are_checked() {
       rabbitmq.client_p12_password = (hidden): needs rabbitmq.client_p12_file as well
       rabbitmq.heartbeat = "1500ms": must be whole seconds: AMQP knows no parts of one
       retry.initial = "30m": must be at most retry.max_delay, 10m
-      worker.drain_timeout = "45s": must exceed chakra.timeout (40s) by more than 5s
+      worker.drain_timeout = "45s": must exceed chakra.timeout (40s) by more than 6s
     "#);
 }
 
