@@ -120,21 +120,27 @@ async fn connect(rabbit: &RabbitSettings) -> anyhow::Result<(Producer, Follower)
     Ok((producer, follower))
 }
 
-/// Enqueues the jobs and hears what came of each.
+/// Enqueues the jobs, and hears meanwhile what came of each.
 async fn tell(
     producer: &Producer,
     jobs: &[Addressed],
     follower: &mut Follower,
     gathered: &Gathered,
 ) -> anyhow::Result<()> {
-    for Addressed { number, priority, id, body } in jobs {
-        let lane = (number, *priority);
-        producer.put(lane, id, body, clock::wall()).await.map_err(anyhow::Error::msg)?;
-    }
-    for _ in jobs {
-        gathered.take(&follower.next().await.map_err(anyhow::Error::msg)?);
-    }
-    Ok(())
+    let put = async {
+        for Addressed { number, priority, id, body } in jobs {
+            let lane = (number, *priority);
+            producer.put(lane, id, body, clock::wall()).await.map_err(anyhow::Error::msg)?;
+        }
+        Ok(())
+    };
+    let hear = async {
+        for _ in jobs {
+            gathered.take(&follower.next().await.map_err(anyhow::Error::msg)?);
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(put, hear).map(|((), ())| ())
 }
 
 /// Ends when the broker is of no use: it cannot be worked with, or is not ready for too long.
