@@ -134,7 +134,7 @@ fn advice(reply: &Reply, token: &str) -> Option<String> {
         }
         401 | 403 => Some("check chakra.token and its role".into()),
         402 => Some("check the plan at ChakraHQ".into()),
-        404 => Some("check chakra.plugin_id and phone_number_id".into()),
+        404 | 405 | 410 => Some("check chakra.plugin_id and phone_number_id".into()),
         _ => None,
     }
 }
@@ -187,6 +187,9 @@ mod tests {
             (402, r#"{"message":"Upgrade your plan"}"#),
             (403, r#"{"_errors":["(#139999) Brand new"]}"#),
             (404, "<!doctype html>"),
+            (404, r#"{"_errors":["(#139998) No such thing"]}"#),
+            (405, r#"{"message":"Method Not Allowed"}"#),
+            (410, ""),
             (408, ""),
             (429, r#"{"message":"retry after 1500 ms"}"#),
             (400, r#"{"_errors":["(#999999) Brand new"]}"#),
@@ -235,8 +238,17 @@ mod tests {
             refused message Some(139999) None None
             (#139999) Brand new
         404 <!doctype html>
-            refused message None None None
+            blocked number None Some(60s) None
             HTTP 404 (check chakra.plugin_id and phone_number_id) with an HTML page
+        404 {"_errors":["(#139998) No such thing"]}
+            refused message Some(139998) None None
+            (#139998) No such thing
+        405 {"message":"Method Not Allowed"}
+            blocked number None Some(60s) None
+            HTTP 405 (check chakra.plugin_id and phone_number_id): Method Not Allowed
+        410 
+            blocked number None Some(60s) None
+            HTTP 410 (check chakra.plugin_id and phone_number_id) with an empty body
         408 
             ambiguous message None None None
             HTTP 408 with an empty body

@@ -50,6 +50,9 @@ pub(super) fn by_status(status: u16) -> Verdict {
         300..=399 => BLOCK_ACCOUNT,
         // 402 is ChakraHQ's plan gate.
         401..=403 => BLOCK_ACCOUNT,
+        // Nothing is at this address: a wrong plugin or number, or a gateway without its route while
+        // it is deployed. Every other job of the number would meet the same.
+        404 | 405 | 410 => NO_SUCH_PLACE,
         // The server gave up waiting, maybe after it had passed the request on.
         408 => DOUBT,
         // Too Early: not processed (RFC 8470).
@@ -66,7 +69,8 @@ pub(super) fn by_status(status: u16) -> Verdict {
 pub(super) fn of_unknown_code(status: u16) -> Verdict {
     match status {
         // Meta also answers 403 for single messages (130497): one of them must not stop the account.
-        200..=299 | 403 => REJECT,
+        // Nor is an address missing from which Meta answered.
+        200..=299 | 403 | 404 | 405 | 410 => REJECT,
         500..=599 => RETRY_BOUNDED,
         _ => by_status(status),
     }
@@ -96,6 +100,8 @@ const SLOW_ACCOUNT: Verdict = of(Class::Throttled, Scope::Account);
 /// "Up to a minute" by Meta.
 const MAINTENANCE: Verdict = after(MINUTE, SLOW_NUMBER);
 const BLOCK_NUMBER: Verdict = after(10 * MINUTE, of(Class::Blocked, Scope::Number));
+/// Shorter than for the number itself: a deploy is over soon.
+const NO_SUCH_PLACE: Verdict = after(MINUTE, BLOCK_NUMBER);
 const BLOCK_ACCOUNT: Verdict = after(MINUTE, of(Class::Blocked, Scope::Account));
 
 const fn of(class: Class, scope: Scope) -> Verdict {
@@ -283,7 +289,9 @@ mod tests {
     #[test]
     fn statuses_read() {
         let mut text = String::new();
-        for status in [200, 302, 400, 401, 402, 403, 404, 408, 413, 425, 429, 500, 502, 503, 504] {
+        for status in
+            [200, 302, 400, 401, 402, 403, 404, 405, 408, 410, 413, 425, 429, 500, 502, 503, 504]
+        {
             let (bare, coded) = (by_status(status), of_unknown_code(status));
             writeln!(text, "{status} bare    {}", shown(bare).trim_end()).unwrap();
             writeln!(text, "    unknown {}", shown(coded).trim_end()).unwrap();
@@ -301,10 +309,14 @@ mod tests {
             unknown blocked     account   60s   -
         403 bare    blocked     account   60s   -
             unknown refused     message   -     -
-        404 bare    refused     message   -     -
+        404 bare    blocked     number    60s   -
+            unknown refused     message   -     -
+        405 bare    blocked     number    60s   -
             unknown refused     message   -     -
         408 bare    ambiguous   message   -     -
             unknown ambiguous   message   -     -
+        410 bare    blocked     number    60s   -
+            unknown refused     message   -     -
         413 bare    refused     message   -     -
             unknown refused     message   -     -
         425 bare    unavailable message   -     -

@@ -3,7 +3,7 @@
 use super::{End, parts, under_signals};
 use crate::admin::Admin;
 use crate::chakra::Client;
-use crate::config::{Accept as AcceptSetting, Settings};
+use crate::config::{Accept as AcceptSetting, DRAIN_BEYOND_CALL, Settings};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::rabbitmq::{Accept, AskForNumbers, BrokerState, RabbitQueue, RabbitSettings};
@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Its name in `/readyz`.
@@ -27,8 +27,8 @@ const RABBITMQ: &str = "rabbitmq";
 /// for again at its first job.
 const ASK_AT_MOST: Duration = Duration::from_secs(5);
 
-/// The last phases of a drain are polite, not vital.
-const CLOSE_AT_MOST: Duration = Duration::from_secs(6);
+/// The queue shows that it broke a moment after its jobs have ended.
+const EXPLAIN_AT_MOST: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
     settings.require_account()?;
@@ -69,13 +69,11 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
 
     let mut state = queue.state();
     let broken = tokio::select! {
+        // A broken queue ends the hall too: its reason is the one to tell.
+        biased;
         () = drain.cancelled() => None,
         reason = broken(&mut state) => Some(reason),
-        ended = hall.join_next() => Some(match ended {
-            Some(Err(panic)) => format!("a defect of the worker: {panic}"),
-            // It ends with the queue, whose state tells why.
-            Some(Ok(())) | None => broken(&mut state).await,
-        }),
+        ended = hall.join_next() => Some(why_it_ended(&mut state, ended).await),
     };
     drain.cancel();
     readiness.draining();
@@ -97,11 +95,25 @@ async fn stop(
     let drain = Drain::begin(at_most);
     queue.stop_consuming();
     let finish = async { while hall.join_next().await.is_some() {} };
-    let finished = drain.phase("finish the jobs in hand", at_most, finish).await;
+    // Closing keeps its time: else what is settled at the last moment is never confirmed.
+    let jobs_at_most = at_most.saturating_sub(DRAIN_BEYOND_CALL);
+    let finished = drain.phase("finish the jobs in hand", jobs_at_most, finish).await;
     let closed =
-        drain.phase("close the connections to RabbitMQ", CLOSE_AT_MOST, queue.close()).await;
-    let stopped = drain.phase("stop the admin listener", CLOSE_AT_MOST, services.stop()).await;
+        drain.phase("close the connections to RabbitMQ", DRAIN_BEYOND_CALL, queue.close()).await;
+    let stopped = drain.phase("stop the admin listener", DRAIN_BEYOND_CALL, services.stop()).await;
     [finished, closed, stopped].iter().all(|phase| *phase == Phase::Done(()))
+}
+
+/// Why the hall ended by itself. It does when no more jobs can come: the queue's state tells why.
+async fn why_it_ended(
+    state: &mut watch::Receiver<BrokerState>,
+    ended: Option<Result<(), JoinError>>,
+) -> String {
+    if let Some(Err(defect)) = ended {
+        return format!("the hall ended by a defect: {defect}");
+    }
+    let told = tokio::time::timeout(EXPLAIN_AT_MOST, broken(state)).await;
+    told.unwrap_or_else(|_| "the hall ended by itself: no more jobs can come".to_owned())
 }
 
 async fn broken(state: &mut watch::Receiver<BrokerState>) -> String {
@@ -225,5 +237,28 @@ impl Services {
     async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hall_that_ends_with_a_broken_queue_is_explained_by_the_queue() {
+        let (queue, mut state) = watch::channel(BrokerState::Connecting("not yet".into()));
+        let tell = async {
+            tokio::task::yield_now().await;
+            queue.send_replace(BrokerState::Broken("a lane of another kind".into()));
+        };
+        let (told, ()) = tokio::join!(why_it_ended(&mut state, Some(Ok(()))), tell);
+        assert_eq!(told, "a lane of another kind");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hall_that_ends_without_a_reason_says_so() {
+        let (_queue, mut state) = watch::channel(BrokerState::Up);
+        let told = why_it_ended(&mut state, Some(Ok(()))).await;
+        assert!(told.starts_with("the hall ended by itself"), "{told}");
     }
 }

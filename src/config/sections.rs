@@ -18,8 +18,9 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What a stop needs beyond the longest call: to publish and confirm what is settled.
-const DRAIN_BEYOND_CALL: Duration = Duration::from_secs(5);
+/// What a stop needs beyond the longest call, and keeps for it: to publish and confirm what is
+/// settled.
+pub const DRAIN_BEYOND_CALL: Duration = Duration::from_secs(5);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);

@@ -10,6 +10,7 @@ mod chakra_client;
 mod commands;
 mod configuration;
 mod delivery;
+mod enqueue;
 mod file_mode;
 mod limiter;
 mod odd_bytes;

@@ -7,16 +7,24 @@ use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::rabbitmq::{
-    Accept, Follower, Producer, RabbitQueue, RabbitSettings, delete_everything,
+    Accept, BrokerState, Follower, Producer, RabbitQueue, RabbitSettings, delete_everything,
 };
-use crate::wire::{NumberId, Priority, SendJob};
+use crate::wire::{JobId, NumberId, Priority, SendJob};
 use crate::worker::Worker;
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use secrecy::SecretString;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// A broker that is not ready for so long will not be while a person watches.
+const READY_AT_MOST: Duration = Duration::from_secs(15);
+
+/// What is in hand at the end is waited for so long: all of it is deleted anyway.
+const FINISH_AT_MOST: Duration = Duration::from_secs(10);
 
 /// The settings through this broker, under a prefix that nobody else uses.
 pub(super) fn settings(mut settings: Settings, uri: String) -> Settings {
@@ -37,11 +45,13 @@ pub(super) async fn run(
         settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
     let worked = work(settings, &numbers, lines, gathered, stop).await;
     let (connection, topology) = (parts::connection(settings), parts::topology(settings));
-    delete_everything(&connection, &topology, &numbers)
+    let deleted = delete_everything(&connection, &topology, &numbers)
         .await
         .map_err(anyhow::Error::msg)
-        .context("deleting what the demo made in RabbitMQ")?;
-    worked
+        .context("deleting what the demo made in RabbitMQ");
+    // What went wrong first says more than what went wrong after it.
+    let unreadable = worked?;
+    deleted.map(|()| unreadable)
 }
 
 async fn work(
@@ -51,7 +61,7 @@ async fn work(
     gathered: &Gathered,
     stop: CancellationToken,
 ) -> anyhow::Result<u64> {
-    let metrics = Arc::new(Metrics::new()?);
+    let (jobs, unreadable) = addressed(lines);
     let rabbit = RabbitSettings {
         connection: parts::connection(settings),
         topology: parts::topology(settings),
@@ -60,58 +70,167 @@ async fn work(
         max_lanes: settings.numbers.max_lanes,
         prefetch: parts::prefetch(settings, numbers.len())?,
     };
-    // The producer makes the exchanges, the follower listens before the first job is out.
-    let producer = Producer::connect(&rabbit.connection, &rabbit.topology)
-        .await
-        .map_err(anyhow::Error::msg)?;
-    let mut follower = Follower::connect(&rabbit.connection, &rabbit.topology.prefix, "#")
-        .await
-        .map_err(anyhow::Error::msg)?;
+    let Some(ends) = stop.run_until_cancelled(connect(&rabbit)).await else {
+        return Ok(unreadable);
+    };
+    let (producer, mut follower) = ends?;
+    let metrics = Arc::new(Metrics::new()?);
     let (queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
+    let drain = stop.child_token();
     let worker = Worker::new(
         parts::worker_settings(settings)?,
         parts::client(settings)?,
         Ledger::in_memory(),
         metrics,
         queue.may_send(),
-        stop.clone(),
+        drain.clone(),
     );
     let mut hall = JoinSet::new();
     hall.spawn(worker.run(incoming));
 
-    let (expected, unreadable) = enqueue(&producer, lines).await?;
-    for _ in 0..expected {
-        tokio::select! {
-            event = follower.next() => gathered.take(&event.map_err(anyhow::Error::msg)?),
-            () = stop.cancelled() => break,
-        }
-    }
+    let mut state = queue.state();
+    let told = tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        reason = useless(&mut state) => Err(anyhow!(reason)),
+        told = tell(&producer, &jobs, &mut follower, gathered) => told,
+    };
+    drain.cancel();
     queue.stop_consuming();
-    while hall.join_next().await.is_some() {}
+    let finish = async { while hall.join_next().await.is_some() {} };
+    if tokio::time::timeout(FINISH_AT_MOST, finish).await.is_err() {
+        tracing::warn!("the demo's worker does not finish in time: abandoned");
+        hall.shutdown().await;
+    }
     queue.close().await;
     producer.close().await;
     follower.close().await;
-    Ok(unreadable)
+    told.map(|()| unreadable)
 }
 
-/// Puts every line that names its number and its job on the broker, the unlawful ones too: the
-/// worker is to answer them. Returns how many it put, and how many it could not.
-async fn enqueue(producer: &Producer, lines: &[String]) -> anyhow::Result<(u64, u64)> {
-    let (mut put, mut unreadable) = (0, 0);
+/// The producer makes the exchanges, the follower listens before the first job is out.
+async fn connect(rabbit: &RabbitSettings) -> anyhow::Result<(Producer, Follower)> {
+    let producer = Producer::connect(&rabbit.connection, &rabbit.topology)
+        .await
+        .map_err(anyhow::Error::msg)?;
+    let follower = Follower::connect(&rabbit.connection, &rabbit.topology.prefix, "#")
+        .await
+        .map_err(anyhow::Error::msg)?;
+    Ok((producer, follower))
+}
+
+/// Enqueues the jobs, and hears meanwhile what came of each.
+async fn tell(
+    producer: &Producer,
+    jobs: &[Addressed],
+    follower: &mut Follower,
+    gathered: &Gathered,
+) -> anyhow::Result<()> {
+    let put = async {
+        for Addressed { number, priority, id, body } in jobs {
+            let lane = (number, *priority);
+            producer.put(lane, id, body, clock::wall()).await.map_err(anyhow::Error::msg)?;
+        }
+        Ok(())
+    };
+    let hear = async {
+        for _ in jobs {
+            gathered.take(&follower.next().await.map_err(anyhow::Error::msg)?);
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(put, hear).map(|((), ())| ())
+}
+
+/// Ends when the broker is of no use: it cannot be worked with, or is not ready for too long.
+async fn useless(state: &mut watch::Receiver<BrokerState>) -> String {
+    let settled = |state: &BrokerState| matches!(state, BrokerState::Up | BrokerState::Broken(_));
+    loop {
+        let waited = tokio::time::timeout(READY_AT_MOST, state.wait_for(settled)).await;
+        let waited = waited.map(|seen| seen.map(|state| state.clone()));
+        let changed = match waited {
+            Ok(Ok(BrokerState::Broken(reason))) => return reason,
+            Ok(Ok(_)) => state.wait_for(|now| *now != BrokerState::Up).await.map(drop),
+            Ok(Err(closed)) => Err(closed),
+            Err(_) => return not_ready(&state.borrow()),
+        };
+        if changed.is_err() {
+            return "the queue ended by itself".to_owned();
+        }
+    }
+}
+
+fn not_ready(state: &BrokerState) -> String {
+    let why = match state {
+        BrokerState::Up => "it came up too late",
+        BrokerState::Connecting(reason)
+        | BrokerState::Blocked(reason)
+        | BrokerState::Broken(reason) => reason,
+    };
+    format!("RabbitMQ is not ready within {} s: {why}", READY_AT_MOST.as_secs())
+}
+
+/// A line that names its number and its job.
+struct Addressed {
+    number: NumberId,
+    priority: Priority,
+    id: JobId,
+    body: Bytes,
+}
+
+/// What can be put on the broker, the unlawful lines too: the worker is to answer them. And how many
+/// lines cannot.
+fn addressed(lines: &[String]) -> (Vec<Addressed>, u64) {
+    let (mut jobs, mut unreadable) = (Vec::new(), 0);
     for line in lines {
         let body = Bytes::from(line.clone());
         let (number, id, priority) = match SendJob::parse(&body, None) {
             Ok(job) => (Some(job.phone_number_id), Some(job.id), job.priority),
             Err(invalid) => (invalid.phone_number_id, invalid.id, None),
         };
-        let (Some(number), Some(id)) = (number, id) else {
-            unreadable += 1;
-            continue;
-        };
-        let lane = (&number, priority.unwrap_or(Priority::Normal));
-        producer.put(lane, &id, &body, clock::wall()).await.map_err(anyhow::Error::msg)?;
-        put += 1;
+        match (number, id) {
+            (Some(number), Some(id)) => {
+                let priority = priority.unwrap_or(Priority::Normal);
+                jobs.push(Addressed { number, priority, id, body });
+            }
+            _ => unreadable += 1,
+        }
     }
-    Ok((put, unreadable))
+    (jobs, unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connecting() -> BrokerState {
+        BrokerState::Connecting("connection refused".into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_does_not_come_up_is_given_up_with_its_last_reason() {
+        let (_queue, mut state) = watch::channel(connecting());
+        let reason = useless(&mut state).await;
+        assert_eq!(reason, "RabbitMQ is not ready within 15 s: connection refused");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_queue_is_given_up_at_once() {
+        let (queue, mut state) = watch::channel(connecting());
+        let start = clock::monotonic();
+        let tell = async { queue.send_replace(BrokerState::Broken("no streams".into())) };
+        let (reason, _) = tokio::join!(useless(&mut state), tell);
+        assert_eq!(reason, "no streams");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_is_up_has_all_the_time_and_one_that_went_away_has_not() {
+        let (queue, mut state) = watch::channel(BrokerState::Up);
+        let hour = tokio::time::timeout(Duration::from_secs(3600), useless(&mut state));
+        assert!(hour.await.is_err());
+        queue.send_replace(connecting());
+        assert!(useless(&mut state).await.ends_with("connection refused"));
+    }
 }

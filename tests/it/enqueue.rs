@@ -1,0 +1,50 @@
+//! `enqueue` as a process of its own, fed by a pipe.
+
+use crate::support::broker::Broker;
+use crate::support::world::text;
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use tokio::task::block_in_place;
+
+/// The process; its pipe stays open until the story ends.
+fn enqueue_stdin(broker: &Broker) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chakra-sender"));
+    command.args(["enqueue", "-"]).env_clear();
+    command.env("CHAKRA_SENDER__RABBITMQ__URI", broker.uri());
+    command.env("CHAKRA_SENDER__RABBITMQ__PREFIX", &broker.prefix);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_an_open_pipe_is_enqueued_and_ctrl_c_tells_where_to_go_on() {
+    let broker = Broker::shared();
+    let client = broker.client().await;
+    let mut enqueue = enqueue_stdin(&broker);
+    let mut pipe = enqueue.stdin.take().unwrap();
+    writeln!(pipe, "{}", text("first", "x")).unwrap();
+    // The process has declared the queue before it takes the pipe's line; until then there is none.
+    while let Err(missing) = queue_exists(&broker).await {
+        assert!(enqueue.try_wait().unwrap().is_none(), "it ended: {missing}");
+        tokio::task::yield_now().await;
+    }
+    let job = client.take(&broker.names().unrouted()).await;
+    assert!(String::from_utf8_lossy(&job.data).contains(r#""id":"first""#));
+    let interrupt = Command::new("kill").args(["-INT", &enqueue.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let ended = block_in_place(|| enqueue.wait_with_output()).unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("1 enqueued and confirmed, 0 invalid"), "{said}");
+    assert!(said.contains("stopped after line 1: go on from line 2"), "{said}");
+    drop(pipe);
+}
+
+/// A connection of its own: asking for a queue that is missing closes the channel.
+async fn queue_exists(broker: &Broker) -> lapin::Result<()> {
+    let client = broker.client().await;
+    let passive =
+        lapin::options::QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+    let queue = broker.names().unrouted().into();
+    client.channel.queue_declare(queue, passive, Default::default()).await.map(|_| ())
+}
