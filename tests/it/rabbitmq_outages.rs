@@ -7,12 +7,14 @@ use crate::support::story::{
 };
 use chakra_sender::clock;
 use chakra_sender::metrics::PublishKind;
-use chakra_sender::policy::{self};
+use chakra_sender::policy::{self, Why};
+use chakra_sender::queue::rabbitmq::topology::Step;
 use chakra_sender::queue::rabbitmq::{BrokerState, Outgoing, PublishError, RabbitSettings};
 use chakra_sender::queue::{Receipt, SettleError};
 use chakra_sender::wire::Priority;
 use futures_util::future::join_all;
-use lapin::options::QueueDeclareOptions;
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use std::time::Duration;
 
@@ -221,6 +223,63 @@ async fn a_deleted_queue_of_the_unrouted_is_made_again() {
     reach(&story.queue, |state| *state == BrokerState::Up).await;
     story.publish("555", &job_of("555", "order-1"), plain()).await;
     assert_eq!(id(&story.next().await), "order-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_finds_no_wait_queue_comes_back_and_the_queue_is_made_again() {
+    let mut story = Story::with_lane().await;
+    story.publish(NUMBER, &job("order-1"), plain()).await;
+    let incoming = story.next().await;
+    let wait = story.broker.names().wait(Step::Second);
+    let channel = &story.client.channel;
+    channel.queue_delete(wait.as_str().into(), Default::default()).await.unwrap();
+    let back = policy::given_back(&incoming.history);
+    incoming.receipt.settle(&back).await.unwrap();
+    let again = story.next().await;
+    assert_eq!((id(&again), again.waited_for), ("order-1", Some(Why::HandedBack)));
+    // The watcher notices at its next round; what is in hand stays ours.
+    let there = async {
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        loop {
+            let channel = story.broker.client().await.channel;
+            let asked = channel.queue_declare(wait.as_str().into(), passive, FieldTable::default());
+            if asked.await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(SOON, there).await.expect("it stays away");
+    assert!(again.receipt.is_ours());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_queue_that_is_gone_and_may_not_be_declared_is_told() {
+    let story = Story::with_lane().await;
+    let (broker, client) = (story.broker, story.client);
+    story.queue.close().await;
+    let (queue, _jobs) = start(&broker, |settings| settings.topology.declare = false);
+    reach(&queue, |state| *state == BrokerState::Up).await;
+    let wait = broker.names().wait(Step::Hour);
+    client.channel.queue_delete(wait.as_str().into(), Default::default()).await.unwrap();
+    reach(&queue, |state| format!("{state:?}").contains(&wait)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_exchange_of_an_earlier_version_is_used_as_it_is() {
+    let broker = Broker::shared();
+    let channel = broker.client().await.channel;
+    let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    let wait = broker.names().wait(Step::Second);
+    let plainly = FieldTable::default();
+    channel.exchange_declare(wait.into(), ExchangeKind::Fanout, options, plainly).await.unwrap();
+    let with_lane = |settings: &mut RabbitSettings| settings.numbers = vec![number(NUMBER)];
+    let mut story = Story::begin(broker, with_lane).await;
+    story.publish(NUMBER, &job("order-1"), plain()).await;
+    let incoming = story.next().await;
+    let back = policy::given_back(&incoming.history);
+    incoming.receipt.settle(&back).await.unwrap();
+    assert_eq!(story.next().await.waited_for, Some(Why::HandedBack));
 }
 
 #[tokio::test(flavor = "multi_thread")]

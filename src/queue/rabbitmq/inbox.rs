@@ -5,7 +5,7 @@
 use super::connection::{self, Connector, Pauses, explain};
 use super::control::{Control, record_lane};
 use super::declare::{DeclareError, declare};
-use super::depth::watch_depths;
+use super::depth::watch_queues;
 use super::directory::Directory;
 use super::lane::{LaneState, LaneTask, Orders};
 use super::receipt::{Desk, RabbitReceipt};
@@ -203,10 +203,10 @@ impl Epoch {
         });
         let (connection, desk) = (Arc::clone(&self.connection), inbox.desk.clone());
         let (numbers, stop) = (self.numbers.subscribe(), inbox.stop.clone());
+        let (shared, create) = (Arc::clone(&inbox.shared), inbox.settings.declare);
         self.tasks.spawn(async move {
-            let depths = watch_depths(&connection, &desk, numbers);
-            let _stopped = stop.run_until_cancelled(depths).await;
-            End::Stopped
+            let watching = watch_queues(&connection, &desk, &shared, create, numbers);
+            stop.run_until_cancelled(watching).await.map_or(End::Stopped, End::Lost)
         });
         pauses.reset();
         inbox.state.send_replace(InboxState::Up);

@@ -9,7 +9,7 @@ use super::inbox::{LaneRequest, NoLane};
 use super::lane::give_back;
 use super::publisher::{Outgoing, PublishError};
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
-use super::topology::read_lane_key;
+use super::topology::{Step, read_lane_key};
 use crate::clock;
 use crate::metrics::PublishKind;
 use crate::policy::{self, Failure, History, Settlement};
@@ -22,12 +22,17 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Jobs handled at once.
 const PREFETCH: u16 = 100;
+
+/// A job that was to wait and found no queue waits here, as long as the shortest step: without it,
+/// the job would go round as fast as the broker can.
+const ASTRAY_PAUSE: Duration = Step::Second.length();
 
 /// What handling one job needs.
 #[derive(Clone)]
@@ -121,6 +126,7 @@ impl Unrouted {
     }
 
     async fn handle(self, mut delivery: Delivery, hold: Arc<Hold>, place: Place) {
+        let astray = self.desk.names.is_wait(delivery.exchange.as_str());
         let original = Original::take(&mut delivery);
         let lane = read_lane_key(&original.routing_key);
         let now = clock::wall();
@@ -134,6 +140,10 @@ impl Unrouted {
         let receipt = RabbitReceipt::new(delivery.acker, hold, message, self.desk.clone());
         let (number, priority) = (receipt.number(), receipt.priority());
         let history = receipt.history().clone();
+        if astray {
+            tracing::warn!(exchange = %delivery.exchange, "a wait without its queue or binding");
+            tokio::time::sleep(ASTRAY_PAUSE).await;
+        }
         let way = match (&job, death) {
             (Err(invalid), _) => Way::settle(policy::unreadable(invalid, &history, now)),
             (Ok(job), Some(reason)) => Way::settle(outcome_of_death(job, &history, &reason)),
