@@ -3,7 +3,7 @@
 use crate::support::broker::{Broker, SOON};
 use crate::support::cutter::Cutter;
 use crate::support::story::{
-    NUMBER, Story, accepted, id, job, job_of, number, plain, reach, start, until,
+    NUMBER, Story, accepted, header, id, job, job_of, number, plain, reach, start, until,
 };
 use chakra_sender::clock;
 use chakra_sender::metrics::PublishKind;
@@ -97,6 +97,21 @@ async fn a_deleted_lane_is_made_again() {
     story.publish(NUMBER, &job("order-2"), plain()).await;
     assert_eq!(id(&story.next().await), "order-2");
     assert!(!held.receipt.is_ours());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_lane_stays_down_waits_outside() {
+    let story = Story::with_lane().await;
+    let (broker, client) = (story.broker, story.client);
+    story.queue.close().await;
+    let names = broker.names();
+    let lane = names.lane(&number(NUMBER), Priority::Normal);
+    client.channel.queue_delete(lane.into(), Default::default()).await.unwrap();
+    // It may not be made again, but stands in the record.
+    let story = Story::begin(broker, |settings| settings.topology.declare = false).await;
+    story.publish(NUMBER, &job("order-1"), plain()).await;
+    let outside = client.take(&names.wait(Step::Second)).await;
+    assert_eq!(header(&outside, "x-reason").as_deref(), Some(Why::HandedBack.name()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -290,6 +290,7 @@ impl Epoch {
             return self.answer(&number, made);
         }
         if let Some(others) = self.asked.get_mut(&number) {
+            others.retain(|made| !made.is_closed());
             return others.push(made);
         }
         let refusal = match self.lanes.len() + self.asked.len() >= inbox.max_lanes {
@@ -314,11 +315,15 @@ impl Epoch {
         });
     }
 
-    /// Answers when the lane's queues stand.
-    fn answer(&mut self, number: &NumberId, made: oneshot::Sender<Result<(), NoLane>>) {
+    /// Answers when the lane's queues stand, unless nobody waits for it any more.
+    fn answer(&mut self, number: &NumberId, mut made: oneshot::Sender<Result<(), NoLane>>) {
         let Some(mut state) = self.lanes.get(number).cloned() else { return };
         self.tasks.spawn(async move {
-            if state.wait_for(|state| *state == LaneState::Open).await.is_ok() {
+            let open = tokio::select! {
+                () = made.closed() => false,
+                open = state.wait_for(|state| *state == LaneState::Open) => open.is_ok(),
+            };
+            if open {
                 let _nobody = made.send(Ok(()));
             }
             End::Stopped

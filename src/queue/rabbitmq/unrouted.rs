@@ -23,6 +23,7 @@ use lapin::{Channel, Connection, Consumer};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,9 @@ const PREFETCH: u16 = 100;
 /// A job that was to wait and found no queue waits here, as long as the shortest step: without it,
 /// the job would go round as fast as the broker can.
 const ASTRAY_PAUSE: Duration = Step::Second.length();
+
+/// How long a job waits here for its lane to open; then it waits outside.
+const LANE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What handling one job needs.
 #[derive(Clone)]
@@ -177,14 +181,19 @@ impl Unrouted {
             Verdict::Later => return Way::settle(policy::given_back(history)),
             Verdict::Refuse(reason) => return turned_away(job, history, &reason),
         }
-        let (made, answer) = oneshot::channel();
-        let asked = self.lanes.send(LaneRequest { number: number.clone(), made }).await;
-        match (asked, answer.await) {
-            (Ok(()), Ok(Ok(()))) => Way::Move,
-            (Ok(()), Ok(Err(NoLane(reason)))) => turned_away(job, history, &reason),
-            // The connection is going: it comes again, or comes back.
-            (Err(_), _) | (_, Err(_)) => Way::settle(policy::given_back(history)),
+        match tokio::time::timeout(LANE_WITHIN, self.ask_for_lane(number)).await {
+            Ok(Some(Ok(()))) => Way::Move,
+            Ok(Some(Err(NoLane(reason)))) => turned_away(job, history, &reason),
+            // The lane is down, or the connection is going: it comes again, or comes back.
+            Ok(None) | Err(_) => Way::settle(policy::given_back(history)),
         }
+    }
+
+    /// Until its queues stand; none where nobody answers any more.
+    async fn ask_for_lane(&self, number: &NumberId) -> Option<Result<(), NoLane>> {
+        let (made, answer) = oneshot::channel();
+        self.lanes.send(LaneRequest { number: number.clone(), made }).await.ok()?;
+        answer.await.ok()
     }
 
     /// By its own key, which its lane is bound with by now.
@@ -230,6 +239,10 @@ impl Unrouted {
     }
 }
 
+/// Keys beyond these are looked through for those whose jobs are done: with no more jobs in hand
+/// than [`PREFETCH`], at least half of them.
+const MOST_KEYS: usize = 2 * PREFETCH as usize;
+
 /// Jobs of one routing key are moved in the order in which they came.
 #[derive(Default)]
 struct Order(HashMap<String, oneshot::Receiver<()>>);
@@ -242,6 +255,9 @@ struct Place {
 
 impl Order {
     fn join(&mut self, key: &str) -> Place {
+        if self.0.len() > MOST_KEYS {
+            self.0.retain(|_, last| last.try_recv() == Err(TryRecvError::Empty));
+        }
         let (next, after) = oneshot::channel();
         Place { before: self.0.insert(key.to_owned(), after), _next: next }
     }
@@ -326,5 +342,21 @@ impl RabbitReceipt {
 
     fn travelling_on(&self) -> lapin::BasicProperties {
         headers::travelling(&self.original().properties, &self.message().travel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_forgets_keys_whose_jobs_are_done_and_no_others() {
+        let mut order = Order::default();
+        let _in_hand = order.join("in hand");
+        for key in 0..10 * MOST_KEYS {
+            drop(order.join(&key.to_string()));
+        }
+        assert!(order.0.len() <= MOST_KEYS + 1, "{} keys", order.0.len());
+        assert!(order.join("in hand").before.unwrap().try_recv() == Err(TryRecvError::Empty));
     }
 }
