@@ -193,6 +193,7 @@ impl Epoch {
             desk: inbox.desk.clone(),
             directory: Arc::clone(&inbox.directory),
             lanes: requests,
+            numbers: self.numbers.subscribe(),
         };
         let (connection, stop) = (Arc::clone(&self.connection), inbox.stop.clone());
         self.tasks.spawn(async move {

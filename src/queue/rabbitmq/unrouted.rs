@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +45,8 @@ pub(super) struct Unrouted {
     pub(super) directory: Arc<Directory>,
     /// To the inbox, which makes lanes.
     pub(super) lanes: mpsc::Sender<LaneRequest>,
+    /// Those that have a lane.
+    pub(super) numbers: watch::Receiver<Vec<NumberId>>,
 }
 
 /// What becomes of a job without a lane.
@@ -219,9 +221,11 @@ impl Unrouted {
         }
     }
 
-    /// A job that goes on is counted where it arrives.
+    /// A job that goes on is counted where it arrives. What a stranger took for a number may be a
+    /// person's: without a lane it is no label, and no reason that may quote it is logged.
     fn note(&self, number: Option<&NumberId>, priority: Priority, settlement: &Settlement) {
         let metrics = &self.desk.metrics;
+        let number = number.filter(|number| self.numbers.borrow().contains(number));
         let result = |event: &ResultEvent| {
             metrics.received(number, priority);
             metrics.released();
@@ -229,9 +233,10 @@ impl Unrouted {
         };
         match settlement {
             Settlement::Finish(event) => result(event),
-            Settlement::DeadLetter { event, class, reason } => {
+            Settlement::DeadLetter { event, class, reason: _ } => {
                 metrics.dead_letter(*class);
-                tracing::warn!(class = class.name(), %reason, "dead letter");
+                let job = event.as_ref().map_or("unknown", |event| event.id.as_str());
+                tracing::warn!(class = class.name(), job, "dead letter");
                 event.iter().for_each(result);
             }
             Settlement::Reschedule(_) => {}
