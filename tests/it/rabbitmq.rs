@@ -89,6 +89,19 @@ async fn one_lane_more_than_allowed_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lanes_that_stand_in_the_record_are_served_though_fewer_are_allowed_now() {
+    let both = |settings: &mut RabbitSettings| settings.numbers = vec![number("1"), number("2")];
+    let story = Story::begin(Broker::shared(), both).await;
+    story.queue.close().await;
+    let mut story = Story::begin(story.broker, |settings| settings.max_lanes = 1).await;
+    story.publish("1", &job_of("1", "order-1"), plain()).await;
+    let first = story.next().await;
+    story.publish("2", &job_of("2", "order-2"), plain()).await;
+    let second = story.next().await;
+    assert_eq!([id(&first), id(&second)], ["order-1", "order-2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn urgent_jobs_come_before_the_normal_ones_that_wait() {
     let one = |settings: &mut RabbitSettings| {
         settings.numbers = vec![number(NUMBER)];

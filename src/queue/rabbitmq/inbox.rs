@@ -236,6 +236,17 @@ impl Epoch {
         let (control, mut lanes) = Control::open(&self.connection, &desk.publisher, &desk.names)
             .await
             .map_err(|error| lost(&error))?;
+        let in_record = lanes.len();
+        let new = inbox.numbers.iter().filter(|number| !lanes.contains(*number)).count();
+        if in_record + new > inbox.max_lanes {
+            let max_lanes = inbox.max_lanes;
+            tracing::warn!(
+                in_record,
+                new,
+                max_lanes,
+                "more lanes than numbers.max_lanes: all served"
+            );
+        }
         for number in &inbox.numbers {
             if lanes.insert(number.clone()) {
                 let now = clock::wall();
