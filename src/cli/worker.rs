@@ -162,7 +162,8 @@ fn rabbit(
     Ok(RabbitSettings {
         connection: parts::connection(settings),
         topology: parts::topology(settings),
-        prefetch: parts::prefetch(settings, numbers.len())?,
+        prefetch: parts::prefetch(settings)?,
+        max_held: settings.worker.max_held,
         numbers,
         accept,
         max_lanes: settings.numbers.max_lanes,

@@ -181,7 +181,7 @@ pub struct LanesSettings {
 /// The worker's own bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerSettings {
-    /// Jobs in this worker at once.
+    /// Jobs in this worker at once, but for a few of each lane.
     pub max_held: usize,
     /// How long a stop may take; longer than a call.
     pub drain_timeout: Duration,

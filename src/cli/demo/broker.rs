@@ -58,7 +58,8 @@ async fn work(
         numbers: numbers.to_vec(),
         accept: Accept::Any,
         max_lanes: settings.numbers.max_lanes,
-        prefetch: parts::prefetch(settings, numbers.len())?,
+        prefetch: parts::prefetch(settings)?,
+        max_held: settings.worker.max_held,
     };
     // The producer makes the exchanges, the follower listens before the first job is out.
     let producer = Producer::connect(&rabbit.connection, &rabbit.topology)
