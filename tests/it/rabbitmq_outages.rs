@@ -269,6 +269,32 @@ async fn a_job_that_finds_no_wait_queue_comes_back_and_the_queue_is_made_again()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wait_without_its_binding_gets_it_again() {
+    let mut story = Story::with_lane().await;
+    story.publish(NUMBER, &job("order-1"), plain()).await;
+    let wait = story.broker.names().wait(Step::Second);
+    let (queue, exchange) = (wait.as_str().into(), wait.as_str().into());
+    let channel = &story.client.channel;
+    channel.queue_unbind(queue, exchange, "".into(), FieldTable::default()).await.unwrap();
+    // Until the watcher's next round it goes round by the alternate exchange; then the queue's own
+    // dead-lettering brings it back.
+    let through_the_queue = async {
+        loop {
+            let incoming = story.next().await;
+            let back = policy::given_back(&incoming.history);
+            incoming.receipt.settle(&back).await.unwrap();
+            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+            let channel = &story.client.channel;
+            let asked = channel.queue_declare(wait.as_str().into(), passive, FieldTable::default());
+            if asked.await.unwrap().message_count() > 0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(2 * SOON, through_the_queue).await.expect("its binding stays away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shared_queue_that_is_gone_and_may_not_be_declared_is_told() {
     let story = Story::with_lane().await;
     let (broker, client) = (story.broker, story.client);

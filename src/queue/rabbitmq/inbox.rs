@@ -5,7 +5,7 @@
 use super::connection::{self, Connector, Pauses, explain};
 use super::control::{Control, record_lane};
 use super::declare::{DeclareError, declare};
-use super::depth::watch_queues;
+use super::depth::{Shared, watch_queues};
 use super::directory::Directory;
 use super::lane::{LaneState, LaneTask, Orders};
 use super::receipt::{Desk, RabbitReceipt};
@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use lapin::{Connection, Event};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -201,11 +201,13 @@ impl Epoch {
             Some(Ok(control)) => control,
         };
         let (requests, mut asking) = mpsc::channel(REQUESTS);
+        let astray = Arc::new(Notify::new());
         let unrouted = Unrouted {
             desk: inbox.desk.clone(),
             directory: Arc::clone(&inbox.directory),
             lanes: requests,
             numbers: self.numbers.subscribe(),
+            astray: Arc::clone(&astray),
         };
         let (connection, stop) = (Arc::clone(&self.connection), inbox.stop.clone());
         self.tasks.spawn(async move {
@@ -216,9 +218,10 @@ impl Epoch {
         });
         let (connection, desk) = (Arc::clone(&self.connection), inbox.desk.clone());
         let (numbers, stop) = (self.numbers.subscribe(), inbox.stop.clone());
-        let (shared, create) = (Arc::clone(&inbox.shared), inbox.settings.declare);
+        let (topology, create) = (Arc::clone(&inbox.shared), inbox.settings.declare);
+        let shared = Shared { topology, create, astray };
         self.tasks.spawn(async move {
-            let watching = watch_queues(&connection, &desk, &shared, create, numbers);
+            let watching = watch_queues(&connection, &desk, &shared, numbers);
             stop.run_until_cancelled(watching).await.map_or(End::Stopped, End::Lost)
         });
         pauses.reset();

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +45,8 @@ pub(super) struct Unrouted {
     pub(super) directory: Arc<Directory>,
     /// To the inbox, which makes lanes.
     pub(super) lanes: mpsc::Sender<LaneRequest>,
+    /// Told of a job that found no queue behind a wait exchange.
+    pub(super) astray: Arc<Notify>,
     /// Those that have a lane.
     pub(super) numbers: watch::Receiver<Vec<NumberId>>,
 }
@@ -148,6 +150,7 @@ impl Unrouted {
         let history = receipt.history().clone();
         if astray {
             tracing::warn!(exchange = %delivery.exchange, "a wait without its queue or binding");
+            self.astray.notify_one();
             tokio::time::sleep(ASTRAY_PAUSE).await;
         }
         let way = match (&job, death) {
