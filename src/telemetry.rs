@@ -58,7 +58,12 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
         Some(part) => {
             Err(format!("{part:?} is neither a level ({}) nor target=level", LEVELS.join(", ")))
         }
-        None => EnvFilter::builder().parse(filter).map_err(|error| error.to_string()),
+        // lapin calls an ordinary close and every lost line an error; what they mean for us is said
+        // by us. A filter that names lapin comes later and wins.
+        None => {
+            let filter = format!("lapin=off,{filter}");
+            EnvFilter::builder().parse(filter).map_err(|error| error.to_string())
+        }
     }
 }
 

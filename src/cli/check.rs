@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
-    /// Print what an administrator must create in RabbitMQ, in the form that it imports, and check
-    /// nothing
+    /// Print what an administrator must create in RabbitMQ, in the form that it imports: lanes for
+    /// the numbers of [[numbers.override]], and for the plugin's where it can be asked
     #[arg(long)]
     definitions: bool,
 }
@@ -27,7 +27,7 @@ enum Line {
 
 pub(super) async fn run(arguments: CheckArguments, settings: Settings) -> anyhow::Result<End> {
     if arguments.definitions {
-        return print_definitions(&settings);
+        return print_definitions(&settings).await;
     }
     let mut lines = vec![Line::Tick("the configuration is lawful".to_owned())];
     lines.extend(settings.warnings(parts::today()).into_iter().map(Line::Note));
@@ -157,12 +157,20 @@ fn show(lines: &[Line]) -> End {
 }
 
 #[expect(clippy::print_stdout, reason = "stdout is data")]
-fn print_definitions(settings: &Settings) -> anyhow::Result<End> {
+#[expect(clippy::print_stderr, reason = "stderr is for people")]
+async fn print_definitions(settings: &Settings) -> anyhow::Result<End> {
+    let mut lines = Vec::new();
+    let numbers = account(settings, &mut lines).await;
+    for line in lines {
+        if let Line::Cross(what, _) = line {
+            eprintln!("chakra-sender: {what}");
+        }
+    }
     let topology = parts::topology(settings);
     let names = Names::new(&topology.prefix);
     let mut all = Topology::shared(&names, &topology);
-    for number in &settings.numbers.overrides {
-        all.extend(Topology::lane(&names, &topology, &number.id));
+    for number in &numbers {
+        all.extend(Topology::lane(&names, &topology, number));
     }
     let definitions = definitions(&all, &parts::connection(settings).vhost());
     println!("{}", serde_json::to_string_pretty(&definitions)?);

@@ -73,18 +73,15 @@ fn rate(pace: PaceSettings) -> Option<anyhow::Result<Rate>> {
     pace.rate.map(|rate| Rate::new(rate, pace.burst).map_err(anyhow::Error::msg))
 }
 
-/// How many jobs of a lane may be in hand: what it can send soon, and a fair part of what the whole
-/// worker may hold. A lane has two queues, each with this bound.
-pub(super) fn prefetch(settings: &Settings, lanes: usize) -> anyhow::Result<Prefetch> {
+/// How many jobs of each queue of a lane could be in hand: what it can send soon.
+pub(super) fn prefetch(settings: &Settings) -> anyhow::Result<Prefetch> {
     let rates = rates(settings)?;
-    let fair = (settings.worker.max_held / (2 * lanes.max(1))).max(1);
-    let fair = u16::try_from(fair).unwrap_or(u16::MAX);
     Ok(Arc::new(move |number| {
         let (rate, _) = rates.of(number);
         let soon = (rate.per_second() * HELD_SECONDS).clamp(PREFETCH.0, PREFETCH.1);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let soon = soon as u16;
-        soon.min(fair)
+        soon
     }))
 }
 

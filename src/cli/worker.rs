@@ -10,7 +10,7 @@ use crate::queue::rabbitmq::{Accept, AskForNumbers, BrokerState, RabbitQueue, Ra
 use crate::readiness::Readiness;
 use crate::supervisor::{Drain, Phase};
 use crate::wire::NumberId;
-use crate::worker::Worker;
+use crate::worker::{Worker, WorkerSettings};
 use anyhow::Context;
 use futures_util::FutureExt;
 use std::collections::BTreeSet;
@@ -29,6 +29,10 @@ const ASK_AT_MOST: Duration = Duration::from_secs(5);
 
 /// The queue shows that it broke a moment after its jobs have ended.
 const EXPLAIN_AT_MOST: Duration = Duration::from_secs(1);
+
+/// The queue decides who gets a lane, and the hall serves each of them, also those of the record that
+/// are beyond numbers.max_lanes. A connection has no more channels (RabbitMQ's default channel_max).
+const LANES_AT_MOST: usize = 2_047;
 
 pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
     settings.require_account()?;
@@ -56,7 +60,7 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
     services.show(&queue, readiness.clone());
     let worker = Worker::new(
-        parts::worker_settings(&settings)?,
+        WorkerSettings { max_lanes: LANES_AT_MOST, ..parts::worker_settings(&settings)? },
         client,
         Ledger::in_memory(),
         metrics,
@@ -127,19 +131,43 @@ async fn broken(state: &mut watch::Receiver<BrokerState>) -> String {
     }
 }
 
-/// The numbers that get a lane from the start: the plugin's, and those with settings of their own.
+/// The numbers that get a lane from the start: those with settings of their own, and the plugin's.
 /// A plugin that cannot be asked stops nothing: lanes that were made once stand in the record.
 async fn numbers(settings: &Settings, client: &Client) -> Vec<NumberId> {
-    let mut numbers: BTreeSet<NumberId> =
-        settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
-    if settings.numbers.accept == AcceptSetting::Plugin {
-        match tokio::time::timeout(ASK_AT_MOST, client.plugin()).await {
-            Ok(Ok(plugin)) => numbers.extend(plugin.numbers.into_iter().map(|number| number.id)),
-            Ok(Err(error)) => tracing::warn!(%error, "the plugin's numbers cannot be asked for"),
-            Err(_) => tracing::warn!("the plugin does not tell its numbers in time"),
-        }
+    let overrides = settings.numbers.overrides.iter().map(|number| number.id.clone());
+    let plugin = match settings.numbers.accept {
+        AcceptSetting::Plugin => plugin_numbers(client).await,
+        AcceptSetting::Any => Vec::new(),
+    };
+    let (numbers, left_out) = first(overrides.chain(plugin), settings.numbers.max_lanes);
+    if left_out > 0 {
+        let (with_lane, max_lanes) = (numbers.len(), settings.numbers.max_lanes);
+        tracing::warn!(
+            with_lane,
+            left_out,
+            max_lanes,
+            "more numbers than numbers.max_lanes allows"
+        );
     }
-    numbers.into_iter().take(settings.numbers.max_lanes).collect()
+    numbers
+}
+
+async fn plugin_numbers(client: &Client) -> Vec<NumberId> {
+    match tokio::time::timeout(ASK_AT_MOST, client.plugin()).await {
+        Ok(Ok(plugin)) => return plugin.numbers.into_iter().map(|number| number.id).collect(),
+        Ok(Err(error)) => tracing::warn!(%error, "the plugin's numbers cannot be asked for"),
+        Err(_) => tracing::warn!("the plugin does not tell its numbers in time"),
+    }
+    Vec::new()
+}
+
+/// The first numbers, each once, and how many more there are.
+fn first(numbers: impl Iterator<Item = NumberId>, most: usize) -> (Vec<NumberId>, usize) {
+    let mut seen = BTreeSet::new();
+    let mut numbers: Vec<NumberId> = numbers.filter(|number| seen.insert(number.clone())).collect();
+    let left_out = numbers.len().saturating_sub(most);
+    numbers.truncate(most);
+    (numbers, left_out)
 }
 
 fn rabbit(
@@ -154,7 +182,8 @@ fn rabbit(
     Ok(RabbitSettings {
         connection: parts::connection(settings),
         topology: parts::topology(settings),
-        prefetch: parts::prefetch(settings, numbers.len())?,
+        prefetch: parts::prefetch(settings)?,
+        max_held: settings.worker.max_held,
         numbers,
         accept,
         max_lanes: settings.numbers.max_lanes,
@@ -260,5 +289,19 @@ mod tests {
         let (_queue, mut state) = watch::channel(BrokerState::Up);
         let told = why_it_ended(&mut state, Some(Ok(()))).await;
         assert!(told.starts_with("the hall ended by itself"), "{told}");
+    }
+
+    #[test]
+    fn the_first_numbers_get_a_lane_and_the_others_are_counted() {
+        let numbers = |all: &[&str]| -> Vec<NumberId> {
+            all.iter().map(|number| NumberId::parse(number).unwrap()).collect()
+        };
+        // An override that is greater than the plugin's numbers, and one of them.
+        let all = numbers(&["9", "2", "1", "2", "3"]);
+        for (most, taken, left_out) in
+            [(1, &["9"][..], 3), (3, &["9", "2", "1"], 1), (9, &["9", "2", "1", "3"], 0)]
+        {
+            assert_eq!(first(all.clone().into_iter(), most), (numbers(taken), left_out));
+        }
     }
 }

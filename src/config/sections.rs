@@ -31,6 +31,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// RabbitMQ's times to live end at 2^32 milliseconds, which is 49.7 days.
 const QUEUE_KEEP: RangeInclusive<Duration> = MINUTE..=Duration::from_secs(49 * 86_400);
 
+/// A lane is a channel, and a connection has 2047 at most (RabbitMQ's default channel_max): these,
+/// and the few that all lanes share.
+const MOST_LANES: usize = 2_000;
+
 /// Jobs a second: below, one job takes longer than any deadline; above, no clock can pace it.
 const RATE: RangeInclusive<f64> = 0.1..=1_000_000.0;
 
@@ -131,7 +135,7 @@ fn numbers(from: &mut Reader) -> Option<NumbersSettings> {
     const OVERRIDE: &str = "numbers.override";
     let words = [("plugin", Accept::Plugin), ("any", Accept::Any)];
     let accept = from.choice("numbers.accept", &words);
-    let max_lanes = from.integer("numbers.max_lanes", 1..=5_000);
+    let max_lanes = from.integer("numbers.max_lanes", 1..=MOST_LANES);
     let mut seen = BTreeSet::new();
     let mut overrides = Vec::new();
     for index in 0..from.entries(OVERRIDE, &["id", "rate", "burst"]) {

@@ -113,7 +113,7 @@ pub enum Accept {
     Any,
 }
 
-/// The pace of one number, in place of what the plugin says.
+/// The pace of one number, in place of that of all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NumberOverride {
     /// The number.
@@ -127,7 +127,7 @@ pub struct NumberOverride {
 /// The gates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LimitsSettings {
-    /// Each number without an override; none: what the plugin says.
+    /// Each number without an override; none: a pace that is safe for every number.
     pub number: PaceSettings,
     /// Each recipient of a number; none: not limited.
     pub recipient: Option<RecipientSettings>,
@@ -181,7 +181,7 @@ pub struct LanesSettings {
 /// The worker's own bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerSettings {
-    /// Jobs in this worker at once.
+    /// Jobs in this worker at once, but for a few of each lane.
     pub max_held: usize,
     /// How long a stop may take; longer than a call.
     pub drain_timeout: Duration,

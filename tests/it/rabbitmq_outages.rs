@@ -3,16 +3,18 @@
 use crate::support::broker::{Broker, SOON};
 use crate::support::cutter::Cutter;
 use crate::support::story::{
-    NUMBER, Story, accepted, id, job, job_of, number, plain, reach, start, until,
+    NUMBER, Story, accepted, header, id, job, job_of, number, plain, reach, start, until,
 };
 use chakra_sender::clock;
 use chakra_sender::metrics::PublishKind;
-use chakra_sender::policy::{self};
+use chakra_sender::policy::{self, Why};
+use chakra_sender::queue::rabbitmq::topology::Step;
 use chakra_sender::queue::rabbitmq::{BrokerState, Outgoing, PublishError, RabbitSettings};
 use chakra_sender::queue::{Receipt, SettleError};
 use chakra_sender::wire::Priority;
 use futures_util::future::join_all;
-use lapin::options::QueueDeclareOptions;
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use std::time::Duration;
 
@@ -95,6 +97,21 @@ async fn a_deleted_lane_is_made_again() {
     story.publish(NUMBER, &job("order-2"), plain()).await;
     assert_eq!(id(&story.next().await), "order-2");
     assert!(!held.receipt.is_ours());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_lane_stays_down_waits_outside() {
+    let story = Story::with_lane().await;
+    let (broker, client) = (story.broker, story.client);
+    story.queue.close().await;
+    let names = broker.names();
+    let lane = names.lane(&number(NUMBER), Priority::Normal);
+    client.channel.queue_delete(lane.into(), Default::default()).await.unwrap();
+    // It may not be made again, but stands in the record.
+    let story = Story::begin(broker, |settings| settings.topology.declare = false).await;
+    story.publish(NUMBER, &job("order-1"), plain()).await;
+    let outside = client.take(&names.wait(Step::Second)).await;
+    assert_eq!(header(&outside, "x-reason").as_deref(), Some(Why::HandedBack.name()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,6 +238,89 @@ async fn a_deleted_queue_of_the_unrouted_is_made_again() {
     reach(&story.queue, |state| *state == BrokerState::Up).await;
     story.publish("555", &job_of("555", "order-1"), plain()).await;
     assert_eq!(id(&story.next().await), "order-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_finds_no_wait_queue_comes_back_and_the_queue_is_made_again() {
+    let mut story = Story::with_lane().await;
+    story.publish(NUMBER, &job("order-1"), plain()).await;
+    let incoming = story.next().await;
+    let wait = story.broker.names().wait(Step::Second);
+    let channel = &story.client.channel;
+    channel.queue_delete(wait.as_str().into(), Default::default()).await.unwrap();
+    let back = policy::given_back(&incoming.history);
+    incoming.receipt.settle(&back).await.unwrap();
+    let again = story.next().await;
+    assert_eq!((id(&again), again.waited_for), ("order-1", Some(Why::HandedBack)));
+    // The watcher notices at its next round; what is in hand stays ours.
+    let there = async {
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        loop {
+            let channel = story.broker.client().await.channel;
+            let asked = channel.queue_declare(wait.as_str().into(), passive, FieldTable::default());
+            if asked.await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(SOON, there).await.expect("it stays away");
+    assert!(again.receipt.is_ours());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_without_its_binding_gets_it_again() {
+    let mut story = Story::with_lane().await;
+    story.publish(NUMBER, &job("order-1"), plain()).await;
+    let wait = story.broker.names().wait(Step::Second);
+    let (queue, exchange) = (wait.as_str().into(), wait.as_str().into());
+    let channel = &story.client.channel;
+    channel.queue_unbind(queue, exchange, "".into(), FieldTable::default()).await.unwrap();
+    // Until the watcher's next round it goes round by the alternate exchange; then the queue's own
+    // dead-lettering brings it back.
+    let through_the_queue = async {
+        loop {
+            let incoming = story.next().await;
+            let back = policy::given_back(&incoming.history);
+            incoming.receipt.settle(&back).await.unwrap();
+            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+            let channel = &story.client.channel;
+            let asked = channel.queue_declare(wait.as_str().into(), passive, FieldTable::default());
+            if asked.await.unwrap().message_count() > 0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(2 * SOON, through_the_queue).await.expect("its binding stays away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_queue_that_is_gone_and_may_not_be_declared_is_told() {
+    let story = Story::with_lane().await;
+    let (broker, client) = (story.broker, story.client);
+    story.queue.close().await;
+    let (queue, _jobs) = start(&broker, |settings| settings.topology.declare = false);
+    reach(&queue, |state| *state == BrokerState::Up).await;
+    let wait = broker.names().wait(Step::Hour);
+    client.channel.queue_delete(wait.as_str().into(), Default::default()).await.unwrap();
+    reach(&queue, |state| format!("{state:?}").contains(&wait)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_exchange_of_an_earlier_version_is_used_as_it_is() {
+    let broker = Broker::shared();
+    let channel = broker.client().await.channel;
+    let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    let wait = broker.names().wait(Step::Second);
+    let plainly = FieldTable::default();
+    channel.exchange_declare(wait.into(), ExchangeKind::Fanout, options, plainly).await.unwrap();
+    let with_lane = |settings: &mut RabbitSettings| settings.numbers = vec![number(NUMBER)];
+    let mut story = Story::begin(broker, with_lane).await;
+    story.publish(NUMBER, &job("order-1"), plain()).await;
+    let incoming = story.next().await;
+    let back = policy::given_back(&incoming.history);
+    incoming.receipt.settle(&back).await.unwrap();
+    assert_eq!(story.next().await.waited_for, Some(Why::HandedBack));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use crate::support::broker::Broker;
 use crate::support::pipeline::{Pipeline, Plan, text_of_other};
+use crate::support::story::until;
 use crate::support::world::{NUMBER, OTHER, World, job, paced, text, text_to};
 use chakra_sender::clock;
 use chakra_sender::limiter::{Rate, Rates, RecipientLimit};
@@ -228,6 +229,9 @@ async fn a_number_that_is_not_the_plugins_is_refused_by_name_and_kept() {
     let dead = story.dead_letter().await;
     assert_eq!(dead.body, strange.as_bytes());
     assert!(dead.header("x-reason").unwrap().contains("4040404040"));
+    // It may be a person's phone number: no label.
+    until(|| story.metrics().contains(r#"results_total{class="invalid",number="unknown""#)).await;
+    assert!(!story.metrics().contains("4040404040"));
     story.drain().await;
     assert_eq!(story.everything_told().await.len(), 2);
 }

@@ -68,7 +68,8 @@ async fn work(
         numbers: numbers.to_vec(),
         accept: Accept::Any,
         max_lanes: settings.numbers.max_lanes,
-        prefetch: parts::prefetch(settings, numbers.len())?,
+        prefetch: parts::prefetch(settings)?,
+        max_held: settings.worker.max_held,
     };
     let Some(ends) = stop.run_until_cancelled(connect(&rabbit)).await else {
         return Ok(unreadable);

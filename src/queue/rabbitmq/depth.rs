@@ -1,25 +1,65 @@
-//! How many jobs wait in each lane, by asking the broker. Passive declarations need no plugin and
-//! are up to date, unlike the management API, which lags by seconds.
+//! How many jobs wait in each lane, by asking the broker, and whether the queues that all share are
+//! still there. Passive declarations need no plugin and are up to date, unlike the management API,
+//! which lags by seconds.
 
+use super::declare::{DeclareError, declare};
 use super::receipt::Desk;
+use super::topology::Topology;
 use crate::wire::{NumberId, Priority};
+use futures_util::FutureExt;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Every lane is asked once in this time, spread over it.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// Asks for ever, as long as the connection stands.
-pub(super) async fn watch_depths(
+/// What all lanes share, watched.
+pub(super) struct Shared {
+    pub(super) topology: Arc<Topology>,
+    /// Make again what is gone; else the epoch must end.
+    pub(super) create: bool,
+    /// A job found no queue behind a wait exchange: its queue or its binding is gone.
+    pub(super) astray: Arc<Notify>,
+}
+
+impl Shared {
+    /// Looks once. The error is the reason to end the epoch.
+    async fn look(&self, connection: &Connection) -> Result<(), String> {
+        let queues = Topology { queues: self.topology.queues.clone(), ..Topology::default() };
+        let astray = self.astray.notified().now_or_never().is_some();
+        let reason = match declare(connection, &queues, false).await {
+            Err(DeclareError::Missing(gone)) => {
+                format!("gone from the broker: {}", gone.join(", "))
+            }
+            // No declaration shows whether a binding is there.
+            _ if self.create && astray => "a wait exchange has no binding".to_owned(),
+            _ => return Ok(()),
+        };
+        tracing::warn!(reason, "somebody deleted what all lanes share");
+        // In place: an epoch's end would void all that is in hand.
+        match self.create && declare(connection, &self.topology, true).await.is_ok() {
+            true => Ok(()),
+            false => Err(reason),
+        }
+    }
+}
+
+/// Asks as long as the connection stands, and returns the reason when the epoch must end.
+pub(super) async fn watch_queues(
     connection: &Connection,
     desk: &Desk,
+    shared: &Shared,
     numbers: watch::Receiver<Vec<NumberId>>,
-) {
+) -> String {
     let mut channel = None;
     loop {
+        if let Err(reason) = shared.look(connection).await {
+            return reason;
+        }
         let round: Vec<NumberId> = numbers.borrow().clone();
         let share = u32::try_from(round.len()).unwrap_or(u32::MAX).max(1);
         for number in &round {

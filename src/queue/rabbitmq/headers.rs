@@ -55,6 +55,9 @@ const MAX_TEXT_CHARS: usize = 500;
 /// AMQP timestamps are seconds. Larger ones than this (the year 5138) are a producer's milliseconds.
 const MAX_SECONDS: u64 = 100_000_000_000;
 
+/// What an AMQP timestamp may lack of the true time.
+const TIMESTAMP_CUT: Duration = Duration::from_secs(1);
+
 /// What travels with a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Travel {
@@ -83,7 +86,7 @@ pub(super) fn read(properties: &BasicProperties, now: Timestamp) -> Travel {
     };
     let lifetime = properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
     let expires = lifetime.map(|millis| {
-        let from = enqueued_at.unwrap_or(now);
+        let from = enqueued_at.map_or(now, |stamped| published_by(stamped, now));
         from.checked_add(Duration::from_millis(millis)).unwrap_or(Timestamp::MAX)
     });
     Travel {
@@ -91,6 +94,13 @@ pub(super) fn read(properties: &BasicProperties, now: Timestamp) -> Travel {
         expires_at: moment(headers, EXPIRES_AT).or(expires),
         history,
     }
+}
+
+/// When a job was published at the latest. AMQP cuts its timestamp to whole seconds: a job that is
+/// given 500 ms must not be over before it is there.
+fn published_by(stamped: Timestamp, now: Timestamp) -> Timestamp {
+    let latest = stamped.checked_add(TIMESTAMP_CUT).unwrap_or(Timestamp::MAX);
+    latest.min(now).max(stamped)
 }
 
 /// The properties of a job that goes on to a wait queue or to its lane.
@@ -383,6 +393,20 @@ mod tests {
         assert_eq!(read(&again, at(0)).expires_at, travel.expires_at);
         let bare = BasicProperties::default().with_expiration("2500".into());
         assert_eq!(read(&bare, at(7)).expires_at, Some(at(2507)));
+    }
+
+    #[test]
+    fn an_expiration_gives_the_second_back_that_a_timestamp_lacks() {
+        let stamped = 1_800_000_000_000;
+        // Arrival and end, both after the timestamp; 500 ms are given.
+        for (arrival, end) in [(-5_000, 500), (0, 500), (300, 800), (1_000, 1_500), (60_000, 1_500)]
+        {
+            let properties = BasicProperties::default()
+                .with_timestamp(1_800_000_000)
+                .with_expiration("500".into());
+            let travel = read(&properties, at(stamped + arrival));
+            assert_eq!(travel.expires_at, Some(at(stamped + end)), "arrived after {arrival} ms");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use super::connection::{self, Connector, Pauses, explain};
 use super::control::{Control, record_lane};
 use super::declare::{DeclareError, declare};
-use super::depth::watch_depths;
+use super::depth::{Shared, watch_queues};
 use super::directory::Directory;
 use super::lane::{LaneState, LaneTask, Orders};
 use super::receipt::{Desk, RabbitReceipt};
@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use lapin::{Connection, Event};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,15 @@ const OPENING_AT_ONCE: usize = 16;
 /// Requests for lanes on their way to the inbox.
 const REQUESTS: usize = 16;
 
-/// How many deliveries of a lane may be in hand; fixed when subscribing.
+/// Each queue of a lane has at least so many deliveries in hand where it can use them: with fewer it
+/// would not keep its pace.
+const MIN_PREFETCH: u16 = 4;
+
+/// A lane has an urgent and a normal queue, each with its own prefetch.
+const QUEUES: usize = 2;
+
+/// How many deliveries of each queue of a lane could be used; what it gets is less where the whole
+/// would exceed `max_held`.
 pub type Prefetch = Arc<dyn Fn(&NumberId) -> u16 + Send + Sync>;
 
 /// Somebody needs a lane for this number.
@@ -62,6 +70,7 @@ pub(super) struct Inbox {
     pub(super) numbers: Vec<NumberId>,
     pub(super) max_lanes: usize,
     pub(super) prefetch: Prefetch,
+    pub(super) max_held: usize,
     pub(super) directory: Arc<Directory>,
     pub(super) desk: Desk,
     /// Taken when no more jobs are to come.
@@ -159,6 +168,8 @@ struct Epoch {
     connection: Arc<Connection>,
     orders: Orders,
     lanes: HashMap<NumberId, watch::Receiver<LaneState>>,
+    /// All prefetches together.
+    given: usize,
     /// Waiting for lanes that are being recorded.
     asked: HashMap<NumberId, Vec<oneshot::Sender<Result<(), NoLane>>>>,
     numbers: watch::Sender<Vec<NumberId>>,
@@ -176,6 +187,7 @@ impl Epoch {
             connection: Arc::clone(connection),
             orders: Orders { stop: stop.clone(), close, opening },
             lanes: HashMap::new(),
+            given: 0,
             asked: HashMap::new(),
             numbers: watch::Sender::new(Vec::new()),
             tasks: JoinSet::new(),
@@ -189,10 +201,13 @@ impl Epoch {
             Some(Ok(control)) => control,
         };
         let (requests, mut asking) = mpsc::channel(REQUESTS);
+        let astray = Arc::new(Notify::new());
         let unrouted = Unrouted {
             desk: inbox.desk.clone(),
             directory: Arc::clone(&inbox.directory),
             lanes: requests,
+            numbers: self.numbers.subscribe(),
+            astray: Arc::clone(&astray),
         };
         let (connection, stop) = (Arc::clone(&self.connection), inbox.stop.clone());
         self.tasks.spawn(async move {
@@ -203,10 +218,11 @@ impl Epoch {
         });
         let (connection, desk) = (Arc::clone(&self.connection), inbox.desk.clone());
         let (numbers, stop) = (self.numbers.subscribe(), inbox.stop.clone());
+        let (topology, create) = (Arc::clone(&inbox.shared), inbox.settings.declare);
+        let shared = Shared { topology, create, astray };
         self.tasks.spawn(async move {
-            let depths = watch_depths(&connection, &desk, numbers);
-            let _stopped = stop.run_until_cancelled(depths).await;
-            End::Stopped
+            let watching = watch_queues(&connection, &desk, &shared, numbers);
+            stop.run_until_cancelled(watching).await.map_or(End::Stopped, End::Lost)
         });
         pauses.reset();
         inbox.state.send_replace(InboxState::Up);
@@ -235,6 +251,17 @@ impl Epoch {
         let (control, mut lanes) = Control::open(&self.connection, &desk.publisher, &desk.names)
             .await
             .map_err(|error| lost(&error))?;
+        let in_record = lanes.len();
+        let new = inbox.numbers.iter().filter(|number| !lanes.contains(*number)).count();
+        if in_record + new > inbox.max_lanes {
+            let max_lanes = inbox.max_lanes;
+            tracing::warn!(
+                in_record,
+                new,
+                max_lanes,
+                "more lanes than numbers.max_lanes: all served"
+            );
+        }
         for number in &inbox.numbers {
             if lanes.insert(number.clone()) {
                 let now = clock::wall();
@@ -258,12 +285,14 @@ impl Epoch {
             && let Some(out) = inbox.out.clone()
         {
             let (state, watched) = watch::channel(LaneState::Opening);
+            let prefetch = share((inbox.prefetch)(number), inbox.max_held, self.given);
+            self.given += QUEUES * usize::from(prefetch);
             let lane = LaneTask {
                 number: number.clone(),
                 connection: Arc::clone(&self.connection),
                 topology: Topology::lane(&inbox.desk.names, &inbox.settings, number),
                 create: inbox.settings.declare,
-                prefetch: (inbox.prefetch)(number),
+                prefetch,
                 desk: inbox.desk.clone(),
                 out,
                 orders: self.orders.clone(),
@@ -290,6 +319,7 @@ impl Epoch {
             return self.answer(&number, made);
         }
         if let Some(others) = self.asked.get_mut(&number) {
+            others.retain(|made| !made.is_closed());
             return others.push(made);
         }
         let refusal = match self.lanes.len() + self.asked.len() >= inbox.max_lanes {
@@ -314,14 +344,58 @@ impl Epoch {
         });
     }
 
-    /// Answers when the lane's queues stand.
-    fn answer(&mut self, number: &NumberId, made: oneshot::Sender<Result<(), NoLane>>) {
+    /// Answers when the lane's queues stand, unless nobody waits for it any more.
+    fn answer(&mut self, number: &NumberId, mut made: oneshot::Sender<Result<(), NoLane>>) {
         let Some(mut state) = self.lanes.get(number).cloned() else { return };
         self.tasks.spawn(async move {
-            if state.wait_for(|state| *state == LaneState::Open).await.is_ok() {
+            let open = tokio::select! {
+                () = made.closed() => false,
+                open = state.wait_for(|state| *state == LaneState::Open) => open.is_ok(),
+            };
+            if open {
                 let _nobody = made.send(Ok(()));
             }
             End::Stopped
         });
+    }
+}
+
+/// The prefetch of each queue of a new lane: what it could use, but no more than a quarter of what is
+/// left of `max_held` when `given` is given away. Prefetches are fixed when subscribing, and lanes
+/// come later: half of the rest stays for them. Beyond `max_held` each lane gets the least.
+fn share(wanted: u16, max_held: usize, given: usize) -> u16 {
+    let quarter = max_held.saturating_sub(given) / (2 * QUEUES);
+    wanted.min(u16::try_from(quarter).unwrap_or(u16::MAX).max(MIN_PREFETCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_gets_what_it_can_use_up_to_half_of_what_is_left_and_never_too_little() {
+        for (wanted, max_held, given, gets) in [
+            (38, 20_000, 0, 38),
+            (1_000, 20_000, 0, 1_000),
+            (1_000, 2_000, 0, 500),
+            (1_000, 2_000, 1_000, 250),
+            (1_000, 2_000, 1_990, 4),
+            (1_000, 2_000, 2_000, 4),
+            (1_000, 2_000, 9_000, 4),
+            (1_000, 1, 0, 4),
+            (1, 2_000, 0, 1),
+            (u16::MAX, usize::MAX, 0, u16::MAX),
+        ] {
+            let got = share(wanted, max_held, given);
+            assert_eq!(got, gets, "wanted {wanted} of {max_held}, {given} given");
+        }
+    }
+
+    #[test]
+    fn all_lanes_together_hold_no_more_than_they_may_but_for_the_least_of_each() {
+        let (max_held, lanes) = (2_000, 500);
+        let given = (0..lanes)
+            .fold(0, |given, _| given + QUEUES * usize::from(share(1_000, max_held, given)));
+        assert!(given <= max_held + lanes * QUEUES * usize::from(MIN_PREFETCH), "{given}");
     }
 }

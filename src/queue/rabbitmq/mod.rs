@@ -74,8 +74,10 @@ pub struct RabbitSettings {
     pub accept: Accept,
     /// No more lanes than this are made.
     pub max_lanes: usize,
-    /// How many deliveries of a lane may be in hand.
+    /// How many deliveries of each of its two queues a lane could use.
     pub prefetch: Prefetch,
+    /// All deliveries in hand are to be no more than this; each lane gets a few in any case.
+    pub max_held: usize,
 }
 
 impl fmt::Debug for RabbitSettings {
@@ -86,6 +88,7 @@ impl fmt::Debug for RabbitSettings {
             .field("numbers", &self.numbers)
             .field("accept", &self.accept)
             .field("max_lanes", &self.max_lanes)
+            .field("max_held", &self.max_held)
             .finish_non_exhaustive()
     }
 }
@@ -146,6 +149,7 @@ impl RabbitQueue {
             numbers: settings.numbers,
             max_lanes: settings.max_lanes,
             prefetch: settings.prefetch,
+            max_held: settings.max_held,
             settings: settings.topology,
             desk: Desk { publisher: publisher.clone(), names, metrics: Arc::clone(&metrics) },
             out: Some(out),

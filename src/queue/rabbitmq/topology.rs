@@ -61,7 +61,7 @@ impl Step {
     ];
 
     /// How long a job stays.
-    pub fn length(self) -> Duration {
+    pub const fn length(self) -> Duration {
         Duration::from_secs(match self {
             Step::Second => 1,
             Step::Seconds5 => 5,
@@ -134,6 +134,11 @@ impl Names {
     /// The exchange and the queue of one wait.
     pub fn wait(&self, step: Step) -> String {
         format!("{}.wait.{}", self.prefix, step.name())
+    }
+
+    /// Whether an exchange is that of a wait.
+    pub fn is_wait(&self, exchange: &str) -> bool {
+        Step::ALL.into_iter().any(|step| self.wait(step) == exchange)
     }
 
     /// The exchange that events go to, and the queue that keeps them.
@@ -245,8 +250,9 @@ impl Topology {
     /// What all lanes share.
     pub fn shared(names: &Names, settings: &TopologySettings) -> Topology {
         let mut all = Topology::default();
+        // Where no queue is bound, jobs are not lost: the broker confirms what goes nowhere.
         let unrouted = vec![("alternate-exchange", Argument::Text(names.unrouted()))];
-        all.exchange(names.sends(), Kind::Direct, unrouted);
+        all.exchange(names.sends(), Kind::Direct, unrouted.clone());
         all.exchange(names.unrouted(), Kind::Fanout, Vec::new());
         all.queue(names.unrouted(), quorum());
         all.bind(names.unrouted(), names.unrouted(), "");
@@ -256,7 +262,7 @@ impl Topology {
             arguments.push(("x-message-ttl", millis(step.length())));
             // No dead-letter routing key: the job's own brings it back to its lane.
             arguments.extend(dead_lettering_to(names.sends()));
-            all.exchange(names.wait(step), Kind::Fanout, Vec::new());
+            all.exchange(names.wait(step), Kind::Fanout, unrouted.clone());
             all.queue(names.wait(step), arguments);
             all.bind(names.wait(step), names.wait(step), "");
         }
@@ -393,6 +399,7 @@ mod tests {
             alternate-exchange=chakra.unrouted
         exchange chakra.unrouted fanout
         exchange chakra.wait.1s fanout
+            alternate-exchange=chakra.unrouted
         exchange chakra.results topic
         queue chakra.unrouted
             x-queue-type=quorum

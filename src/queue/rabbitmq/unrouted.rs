@@ -9,7 +9,7 @@ use super::inbox::{LaneRequest, NoLane};
 use super::lane::give_back;
 use super::publisher::{Outgoing, PublishError};
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
-use super::topology::read_lane_key;
+use super::topology::{Step, read_lane_key};
 use crate::clock;
 use crate::metrics::PublishKind;
 use crate::policy::{self, Failure, History, Settlement};
@@ -22,12 +22,21 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use std::time::Duration;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Jobs handled at once.
 const PREFETCH: u16 = 100;
+
+/// A job that was to wait and found no queue waits here, as long as the shortest step: without it,
+/// the job would go round as fast as the broker can.
+const ASTRAY_PAUSE: Duration = Step::Second.length();
+
+/// How long a job waits here for its lane to open; then it waits outside.
+const LANE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What handling one job needs.
 #[derive(Clone)]
@@ -36,6 +45,10 @@ pub(super) struct Unrouted {
     pub(super) directory: Arc<Directory>,
     /// To the inbox, which makes lanes.
     pub(super) lanes: mpsc::Sender<LaneRequest>,
+    /// Told of a job that found no queue behind a wait exchange.
+    pub(super) astray: Arc<Notify>,
+    /// Those that have a lane.
+    pub(super) numbers: watch::Receiver<Vec<NumberId>>,
 }
 
 /// What becomes of a job without a lane.
@@ -121,6 +134,7 @@ impl Unrouted {
     }
 
     async fn handle(self, mut delivery: Delivery, hold: Arc<Hold>, place: Place) {
+        let astray = self.desk.names.is_wait(delivery.exchange.as_str());
         let original = Original::take(&mut delivery);
         let lane = read_lane_key(&original.routing_key);
         let now = clock::wall();
@@ -134,6 +148,11 @@ impl Unrouted {
         let receipt = RabbitReceipt::new(delivery.acker, hold, message, self.desk.clone());
         let (number, priority) = (receipt.number(), receipt.priority());
         let history = receipt.history().clone();
+        if astray {
+            tracing::warn!(exchange = %delivery.exchange, "a wait without its queue or binding");
+            self.astray.notify_one();
+            tokio::time::sleep(ASTRAY_PAUSE).await;
+        }
         let way = match (&job, death) {
             (Err(invalid), _) => Way::settle(policy::unreadable(invalid, &history, now)),
             (Ok(job), Some(reason)) => Way::settle(outcome_of_death(job, &history, &reason)),
@@ -167,14 +186,19 @@ impl Unrouted {
             Verdict::Later => return Way::settle(policy::given_back(history)),
             Verdict::Refuse(reason) => return turned_away(job, history, &reason),
         }
-        let (made, answer) = oneshot::channel();
-        let asked = self.lanes.send(LaneRequest { number: number.clone(), made }).await;
-        match (asked, answer.await) {
-            (Ok(()), Ok(Ok(()))) => Way::Move,
-            (Ok(()), Ok(Err(NoLane(reason)))) => turned_away(job, history, &reason),
-            // The connection is going: it comes again, or comes back.
-            (Err(_), _) | (_, Err(_)) => Way::settle(policy::given_back(history)),
+        match tokio::time::timeout(LANE_WITHIN, self.ask_for_lane(number)).await {
+            Ok(Some(Ok(()))) => Way::Move,
+            Ok(Some(Err(NoLane(reason)))) => turned_away(job, history, &reason),
+            // The lane is down, or the connection is going: it comes again, or comes back.
+            Ok(None) | Err(_) => Way::settle(policy::given_back(history)),
         }
+    }
+
+    /// Until its queues stand; none where nobody answers any more.
+    async fn ask_for_lane(&self, number: &NumberId) -> Option<Result<(), NoLane>> {
+        let (made, answer) = oneshot::channel();
+        self.lanes.send(LaneRequest { number: number.clone(), made }).await.ok()?;
+        answer.await.ok()
     }
 
     /// By its own key, which its lane is bound with by now.
@@ -198,9 +222,11 @@ impl Unrouted {
         }
     }
 
-    /// A job that goes on is counted where it arrives.
+    /// A job that goes on is counted where it arrives. What a stranger took for a number may be a
+    /// person's: without a lane it is no label, and no reason that may quote it is logged.
     fn note(&self, number: Option<&NumberId>, priority: Priority, settlement: &Settlement) {
         let metrics = &self.desk.metrics;
+        let number = number.filter(|number| self.numbers.borrow().contains(number));
         let result = |event: &ResultEvent| {
             metrics.received(number, priority);
             metrics.released();
@@ -208,15 +234,20 @@ impl Unrouted {
         };
         match settlement {
             Settlement::Finish(event) => result(event),
-            Settlement::DeadLetter { event, class, reason, .. } => {
+            Settlement::DeadLetter { event, class, .. } => {
                 metrics.dead_letter(*class);
-                tracing::warn!(class = class.name(), %reason, "dead letter");
+                let job = event.as_ref().map_or("unknown", |event| event.id.as_str());
+                tracing::warn!(class = class.name(), job, "dead letter");
                 event.iter().for_each(result);
             }
             Settlement::Reschedule(_) => {}
         }
     }
 }
+
+/// Keys beyond these are looked through for those whose jobs are done: with no more jobs in hand
+/// than [`PREFETCH`], at least half of them.
+const MOST_KEYS: usize = 2 * PREFETCH as usize;
 
 /// Jobs of one routing key are moved in the order in which they came.
 #[derive(Default)]
@@ -230,6 +261,9 @@ struct Place {
 
 impl Order {
     fn join(&mut self, key: &str) -> Place {
+        if self.0.len() > MOST_KEYS {
+            self.0.retain(|_, last| last.try_recv() == Err(TryRecvError::Empty));
+        }
         let (next, after) = oneshot::channel();
         Place { before: self.0.insert(key.to_owned(), after), _next: next }
     }
@@ -314,5 +348,21 @@ impl RabbitReceipt {
 
     fn travelling_on(&self) -> lapin::BasicProperties {
         headers::travelling(&self.original().properties, &self.message().travel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_forgets_keys_whose_jobs_are_done_and_no_others() {
+        let mut order = Order::default();
+        let _in_hand = order.join("in hand");
+        for key in 0..10 * MOST_KEYS {
+            drop(order.join(&key.to_string()));
+        }
+        assert!(order.0.len() <= MOST_KEYS + 1, "{} keys", order.0.len());
+        assert!(order.join("in hand").before.unwrap().try_recv() == Err(TryRecvError::Empty));
     }
 }

@@ -99,6 +99,7 @@ impl Broker {
             accept: Accept::Any,
             max_lanes: 10,
             prefetch: Arc::new(|_| 10),
+            max_held: 1_000,
         }
     }
 
