@@ -26,10 +26,8 @@ pub enum WaitGate {
     Due,
     /// Its recipient's pace, or an earlier job to the same recipient.
     Recipient,
-    /// Its number's pace, its place in the lane included.
+    /// Its number's pace and the account's, its place in the lane included.
     Lane,
-    /// The account's pace.
-    Account,
 }
 
 impl WaitGate {
@@ -38,7 +36,6 @@ impl WaitGate {
             WaitGate::Due => "due",
             WaitGate::Recipient => "recipient",
             WaitGate::Lane => "lane",
-            WaitGate::Account => "account",
         }
     }
 }

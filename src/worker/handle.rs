@@ -37,7 +37,7 @@ impl Hall {
         &self,
         incoming: &Incoming<R>,
         lane: &Lane,
-        place: Option<&mut Place>,
+        place: &mut Place,
     ) -> Option<Settlement> {
         // Read.
         let job = match &incoming.job {
@@ -87,13 +87,11 @@ impl Hall {
         job: &SendJob,
         incoming: &Incoming<R>,
         lane: &Lane,
-        place: Option<&mut Place>,
+        place: &mut Place,
     ) -> Result<Turn, Stopped> {
         let arrived = clock::monotonic();
-        if let Some(place) = place {
-            // A second delivery of a job waits here until the first one is settled, drain or not.
-            place.first().await;
-        }
+        // A second delivery of a job waits here until the first one is settled, drain or not.
+        place.first().await;
         self.recall(job, incoming)?;
         self.wait_until_due(job, incoming).await?;
         self.wait_for_recipient(job, incoming, arrived).await?;

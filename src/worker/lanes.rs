@@ -116,6 +116,10 @@ impl Account {
         self.held_until.map_or(paced, |held| held.max(paced))
     }
 
+    fn is_paced(&self) -> bool {
+        self.gate.is_some()
+    }
+
     fn hold(&mut self, until: Instant) {
         self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
     }
@@ -181,7 +185,8 @@ impl Lane {
             sleep_until(moment).await;
             let of_the_number = Arc::clone(&self.calls).acquire_owned().await.ok()?;
             let of_the_process = Arc::clone(&shared.calls).acquire_owned().await.ok()?;
-            if clock::monotonic().saturating_duration_since(moment) <= MOMENT_LASTS {
+            let waited = clock::monotonic().saturating_duration_since(moment);
+            if waited <= MOMENT_LASTS || !lock(&shared.account).is_paced() {
                 return Some(Turn { _calls: [of_the_number, of_the_process] });
             }
         }

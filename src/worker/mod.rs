@@ -15,7 +15,7 @@ use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
 use crate::metrics::Metrics;
 use crate::policy::{self, Failure, RetryPolicy, Settlement};
 use crate::queue::{Incoming, Receipt, SettleError};
-use crate::wire::{Class, NumberId, ResultEvent};
+use crate::wire::{Class, NumberId, Recipient, ResultEvent};
 use futures_util::FutureExt;
 use lanes::{Account, Lane, Shared};
 use order::Place;
@@ -129,17 +129,24 @@ impl Worker {
     fn admit<R: Receipt>(&mut self, incoming: Incoming<R>) {
         self.hall.metrics.received(incoming.lane.as_ref(), incoming.priority);
         let hall = Arc::clone(&self.hall);
-        let lane = match &incoming.job {
-            Ok(job) => self.lane(&job.phone_number_id.clone()),
-            Err(_) => None,
-        };
-        let Some(lane) = lane else {
+        let Some((lane, place)) = self.place(&incoming) else {
             self.jobs.spawn(async move { hall.turn_away(incoming).await });
             return;
         };
-        let recipient = incoming.job.as_ref().ok().and_then(|job| job.message.recipient());
-        let place = recipient.map(|recipient| lane.lines.join(recipient));
         self.jobs.spawn(async move { hall.process(incoming, &lane, place).await });
+    }
+
+    /// The job's lane and its place in its recipient's line; none for what is no lawful job, and
+    /// where there are too many lanes.
+    fn place<R>(&mut self, incoming: &Incoming<R>) -> Option<(Arc<Lane>, Place)> {
+        let job = incoming.job.as_ref().ok()?;
+        let lane = self.lane(&job.phone_number_id)?;
+        let place = match job.message.recipient() {
+            Some(recipient) => lane.lines.join(recipient),
+            // A receipt goes to nobody: a line of its own holds back a second delivery of it.
+            None => lane.lines.join(&Recipient::from_user_id(job.id.as_str())),
+        };
+        Some((lane, place))
     }
 
     /// The number's lane, made at its first job; none when there are too many.
@@ -161,13 +168,8 @@ impl Worker {
 
 impl Hall {
     /// Handles one job and settles it. The recipient's next job waits until this one is settled.
-    async fn process<R: Receipt>(
-        &self,
-        incoming: Incoming<R>,
-        lane: &Lane,
-        mut place: Option<Place>,
-    ) {
-        let handled = AssertUnwindSafe(self.handle(&incoming, lane, place.as_mut()));
+    async fn process<R: Receipt>(&self, incoming: Incoming<R>, lane: &Lane, mut place: Place) {
+        let handled = AssertUnwindSafe(self.handle(&incoming, lane, &mut place));
         let settlement = match handled.catch_unwind().await {
             Ok(settlement) => settlement,
             Err(_) => Some(panicked(&incoming)),

@@ -148,6 +148,22 @@ async fn a_number_that_waits_for_its_pace_holds_no_call() {
 }
 
 #[tokio::test]
+async fn the_account_has_a_pace_that_all_its_numbers_share() {
+    let mut world = World::new().await;
+    world.settings.account = Some(Rate::new(50.0, Some(1)).unwrap());
+    let of = |number: &'static str| {
+        move |n: u32| text(&format!("{number}-{n}"), "x").replace(NUMBER, number)
+    };
+    let lines: Vec<String> = (0..40).map(of(NUMBER)).chain((0..40).map(of(OTHER))).collect();
+    let sent = world.send(&lines).await;
+    let requests = sent.sandbox.record().requests();
+    let first = requests.iter().map(|request| request.at).min().unwrap();
+    let last = requests.iter().map(|request| request.at).max().unwrap();
+    assert_eq!(requests.len(), 80);
+    assert!(last.duration_since(first) >= Duration::from_millis(1500), "80 requests at 50/s");
+}
+
+#[tokio::test]
 async fn messages_to_one_recipient_keep_their_order() {
     let world = World::with(|sandbox| {
         sandbox.latency =
