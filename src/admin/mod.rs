@@ -63,7 +63,6 @@ impl Admin {
     }
 
     async fn serve_routes(self, routes: Router, header: Duration, stop: CancellationToken) {
-        tracing::info!(address = %self.address, "admin listener answers");
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
