@@ -212,3 +212,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_example_job_is_lawful() {
+    let examples = include_str!("../../config/jobs.example.jsonl");
+    for line in examples.lines() {
+        SendJob::parse(&Bytes::from_static(line.as_bytes()), None).unwrap();
+    }
+    assert!(examples.lines().count() > 3);
+}
