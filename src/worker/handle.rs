@@ -1,7 +1,7 @@
 //! One job's way, from arrival to what follows. Read this first. It awaits the gates and the
 //! service, and decides nothing itself: the decisions are `policy`'s.
 
-use super::lanes::{Lane, Rank, Turn};
+use super::lanes::{Lane, Rank, Turn, sleep_until};
 use super::order::Place;
 use super::{Hall, lock};
 use crate::clock;
@@ -166,10 +166,7 @@ impl Hall {
             let due = clock::wall() + rest;
             return Err(Stopped::settled(policy::later(job, history, due, Why::Recipient)));
         }
-        // A timer takes up to a millisecond even when it is due already.
-        if free > now {
-            self.unless_drained(incoming, tokio::time::sleep_until(free)).await?;
-        }
+        self.unless_drained(incoming, sleep_until(free)).await?;
         self.metrics.waited(WaitGate::Recipient, arrived.elapsed());
         Ok(())
     }

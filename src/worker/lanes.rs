@@ -204,7 +204,7 @@ impl Lane {
 }
 
 /// A timer takes up to a millisecond even when it is due already.
-async fn sleep_until(at: Instant) {
+pub(super) async fn sleep_until(at: Instant) {
     if at > clock::monotonic() {
         tokio::time::sleep_until(at).await;
     }

@@ -15,13 +15,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Consumer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// Entries on the way at once; a stream gives nothing without a bound.
 const PREFETCH: u16 = 500;
-
-/// How soon a refused entry is published again.
-const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// One entry. Those of a later version are passed over.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -54,12 +50,7 @@ async fn append(publisher: &Publisher, names: &Names, entry: &Entry) -> Result<(
         properties: headers::persistent().with_content_type("application/json".into()),
         kind: PublishKind::Control,
     };
-    loop {
-        match publisher.publish(outgoing.clone()).await {
-            Err(PublishError::Refused) => tokio::time::sleep(REFUSED_PAUSE).await,
-            done => return done,
-        }
-    }
+    publisher.until_taken(outgoing, None).await
 }
 
 /// Why the stream cannot be read on.

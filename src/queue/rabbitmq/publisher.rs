@@ -23,6 +23,7 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,9 @@ const WINDOW: usize = 256;
 
 /// Publishes waiting for a place in the window.
 const WAITING: usize = 256;
+
+/// How soon a refused publish is tried again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// The reason shown before the first attempt.
 pub(super) const NOT_YET: &str = "not yet connected";
@@ -145,6 +149,21 @@ impl Publisher {
         outgoing: Outgoing,
     ) -> Result<(), PublishError> {
         self.request(outgoing, Some(Arc::clone(hold))).await
+    }
+
+    /// Publishes again what a full queue refused, until the broker has it; with a hold, only while
+    /// that stands.
+    pub(super) async fn until_taken(
+        &self,
+        outgoing: Outgoing,
+        hold: Option<&Arc<Hold>>,
+    ) -> Result<(), PublishError> {
+        loop {
+            match self.request(outgoing.clone(), hold.cloned()).await {
+                Err(PublishError::Refused) => tokio::time::sleep(REFUSED_PAUSE).await,
+                done => return done,
+            }
+        }
     }
 
     async fn request(

@@ -7,20 +7,15 @@ use super::publisher::{Outgoing, PublishError, Publisher};
 use super::topology::{Names, lane_key, step_for};
 use crate::clock;
 use crate::metrics::{Acknowledged, Metrics, PublishKind};
-use crate::policy::{Reschedule, Settlement, Why};
+use crate::policy::{self, Reschedule, Settlement, Why};
 use crate::queue::{Receipt, SettleError};
 use crate::wire::{Event, NumberId, Priority, ResultEvent};
-use jiff::Timestamp;
 use lapin::Acker;
 use lapin::options::BasicAckOptions;
 use lapin::types::ShortString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-
-/// How soon a refused publish is tried again.
-const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// What receipts need, shared by all.
 #[derive(Debug, Clone)]
@@ -195,11 +190,12 @@ impl RabbitReceipt {
             expires_at: self.message.travel.expires_at,
         };
         let properties = headers::travelling(&self.message.original.properties, &travel);
-        let step = step_for(rest(wait.history.due, clock::wall()));
+        let rest = wait.history.due.map(|due| policy::rest(due, clock::wall()));
+        let step = step_for(rest.unwrap_or_default());
         let (exchange, key) = (self.desk.names.wait(step), lane_key(number, priority));
         let out = self.outgoing(&exchange, &key, properties, PublishKind::Wait)?;
         // Somebody else has the job once it is not ours: a second copy must not come into the world.
-        until_taken(|| self.desk.publisher.publish_while(&self.hold, out.clone())).await
+        Ok(self.desk.publisher.until_taken(out, Some(&self.hold)).await?)
     }
 
     /// To the results, and to the producer's own queue where it named one.
@@ -240,7 +236,7 @@ impl RabbitReceipt {
     /// Publishes until the broker has it. It goes on although the delivery may be lost meanwhile:
     /// what follows has been decided.
     async fn confirmed(&self, outgoing: Outgoing) -> Result<(), SettleError> {
-        until_taken(|| self.desk.publisher.publish(outgoing.clone())).await
+        Ok(self.desk.publisher.until_taken(outgoing, None).await?)
     }
 
     async fn acknowledge(&mut self) -> Result<(), SettleError> {
@@ -283,24 +279,14 @@ impl RabbitReceipt {
     }
 }
 
-/// Publishes again what a full queue refused.
-async fn until_taken<F>(publish: impl Fn() -> F) -> Result<(), SettleError>
-where
-    F: Future<Output = Result<(), PublishError>>,
-{
-    loop {
-        match publish().await {
-            Ok(()) => return Ok(()),
-            Err(PublishError::Stopped) => return Err(SettleError::Stopped),
-            Err(error @ PublishError::NotOurs) => return Err(SettleError::Lost(error.to_string())),
-            Err(PublishError::Refused) => tokio::time::sleep(REFUSED_PAUSE).await,
+impl From<PublishError> for SettleError {
+    fn from(error: PublishError) -> SettleError {
+        match error {
+            PublishError::Stopped => SettleError::Stopped,
+            PublishError::NotOurs => SettleError::Lost(error.to_string()),
+            PublishError::Refused => SettleError::Unwritten(error.to_string()),
         }
     }
-}
-
-/// How long until `due`; nothing where none is set or it has come.
-fn rest(due: Option<Timestamp>, now: Timestamp) -> Duration {
-    due.and_then(|due| Duration::try_from(due.duration_since(now)).ok()).unwrap_or_default()
 }
 
 /// AMQP's short strings have at most 255 bytes.

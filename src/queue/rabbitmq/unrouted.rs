@@ -212,8 +212,7 @@ impl Unrouted {
         };
         match self.desk.publisher.publish_while(receipt.hold(), outgoing).await {
             Ok(()) => receipt.moved().await,
-            Err(PublishError::Stopped) => Err(SettleError::Stopped),
-            Err(error @ PublishError::NotOurs) => Err(SettleError::Lost(error.to_string())),
+            Err(error @ (PublishError::Stopped | PublishError::NotOurs)) => Err(error.into()),
             // Its lane is full.
             Err(PublishError::Refused) => {
                 let later = policy::given_back(receipt.history());
