@@ -98,7 +98,6 @@ pub(super) fn connection(settings: &Settings) -> ConnectionSettings {
     });
     ConnectionSettings {
         uris: rabbitmq.uris.clone(),
-        password: None,
         tls: TlsSettings { ca_file: rabbitmq.ca_file.clone(), identity },
         heartbeat: rabbitmq.heartbeat,
         connect_timeout: rabbitmq.connect_timeout,

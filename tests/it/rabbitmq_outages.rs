@@ -326,9 +326,8 @@ async fn a_wait_exchange_of_an_earlier_version_is_used_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_told_and_never_shown() {
     let broker = Broker::shared();
-    let wrong = |settings: &mut RabbitSettings| {
-        settings.connection.password = Some("sesame".to_owned().into())
-    };
+    let uri = broker.uri().replace("guest:guest", "guest:sesame");
+    let wrong = |settings: &mut RabbitSettings| settings.connection.uris = vec![uri.into()];
     let (queue, _jobs) = start(&broker, wrong);
     let refused = |state: &BrokerState| format!("{state:?}").contains("ACCESS_REFUSED");
     let state = format!("{:?}", reach(&queue, refused).await);

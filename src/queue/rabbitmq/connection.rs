@@ -28,8 +28,6 @@ pub(super) const CLOSED_NORMALLY: ReplyCode = 200;
 pub struct ConnectionSettings {
     /// `amqp://user:password@host:port/vhost` or `amqps://…`, one for each node, tried in turn.
     pub uris: Vec<SecretString>,
-    /// Replaces the password in every URI.
-    pub password: Option<SecretString>,
     /// Certificates.
     pub tls: TlsSettings,
     /// Silence of two heartbeats is a lost connection. A URI's own `?heartbeat=` wins.
@@ -100,9 +98,6 @@ impl Connector {
                     "rabbitmq.uri, number {number}: not amqp[s]://user:password@host:port/vhost"
                 )
             })?;
-            if let Some(password) = &settings.password {
-                password.expose_secret().clone_into(&mut node.authority.userinfo.password);
-            }
             let heartbeat = u16::try_from(settings.heartbeat.as_secs()).unwrap_or(u16::MAX);
             node.query.heartbeat = node.query.heartbeat.or(Some(heartbeat));
             nodes.push(node);
@@ -223,7 +218,6 @@ mod tests {
     fn settings(uri: &str) -> ConnectionSettings {
         ConnectionSettings {
             uris: vec![uri.to_owned().into()],
-            password: None,
             tls: TlsSettings::default(),
             heartbeat: Duration::from_secs(10),
             connect_timeout: Duration::from_millis(200),
@@ -237,11 +231,10 @@ mod tests {
     }
 
     #[test]
-    fn a_password_of_its_own_replaces_the_one_in_the_address_and_is_never_shown() {
-        let mut settings = settings("amqp://guest:old@127.0.0.1:1/%2f");
-        settings.password = Some("new".to_owned().into());
+    fn a_password_is_read_as_the_settings_encode_it_and_is_never_shown() {
+        let settings = settings("amqp://guest:p%40ss%2Fword@127.0.0.1:1/%2f");
         let connector = Connector::new(&settings).unwrap();
-        assert_eq!(connector.nodes[0].authority.userinfo.password, "new");
+        assert_eq!(connector.nodes[0].authority.userinfo.password, "p@ss/word");
         assert_eq!(format!("{connector:?}"), r#"["127.0.0.1:1"]"#);
     }
 

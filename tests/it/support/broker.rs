@@ -82,7 +82,6 @@ impl Broker {
         RabbitSettings {
             connection: ConnectionSettings {
                 uris: vec![self.uri.clone().into()],
-                password: None,
                 tls: TlsSettings::default(),
                 heartbeat: Duration::from_secs(10),
                 connect_timeout: Duration::from_secs(5),
