@@ -11,9 +11,9 @@ mod units;
 
 pub use sections::DRAIN_BEYOND_CALL;
 pub use settings::{
-    Accept, AdminSettings, ChakraSettings, ClientIdentity, DeadLettersSettings, LanesSettings,
-    LimitsSettings, LogSettings, NumberOverride, NumbersSettings, PaceSettings, RabbitmqSettings,
-    RecipientSettings, ResultsSettings, Settings, WorkerSettings,
+    Accept, AdminSettings, ChakraSettings, ClientIdentity, DeadLettersSettings, DoubtSettings,
+    LanesSettings, LedgerSettings, LimitsSettings, LogSettings, NumberOverride, NumbersSettings,
+    PaceSettings, RabbitmqSettings, RecipientSettings, ResultsSettings, Settings, WorkerSettings,
 };
 
 use config::{Config, Environment, File, FileFormat, Map, Source, Value};

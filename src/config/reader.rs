@@ -232,6 +232,11 @@ impl Reader {
         given.or(read)
     }
 
+    /// The path of the file that a secret is read from, where it is given so.
+    pub(super) fn secret_file(&mut self, key: &str) -> Option<PathBuf> {
+        self.text(&format!("{key}_file"), |path| Ok(PathBuf::from(path)))
+    }
+
     fn scalar<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         self.read(key, |kind| parse(&plain(kind).unwrap_or_default()))
     }

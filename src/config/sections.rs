@@ -4,14 +4,14 @@
 use super::rabbitmq::rabbitmq;
 use super::reader::Reader;
 use super::settings::{
-    Accept, AdminSettings, ChakraSettings, DeadLettersSettings, LanesSettings, LimitsSettings,
-    LogSettings, NumberOverride, NumbersSettings, PaceSettings, RecipientSettings, ResultsSettings,
-    Settings, WorkerSettings,
+    Accept, AdminSettings, ChakraSettings, DeadLettersSettings, DoubtSettings, LanesSettings,
+    LedgerSettings, LimitsSettings, LogSettings, NumberOverride, NumbersSettings, PaceSettings,
+    RecipientSettings, ResultsSettings, Settings, WorkerSettings,
 };
 use super::units::show_duration;
-use crate::policy::RetryPolicy;
+use crate::policy::{DoubtPolicy, RetryPolicy};
 use crate::telemetry::{self, Format};
-use crate::wire::NumberId;
+use crate::wire::{NumberId, OnDoubt};
 use reqwest::Url;
 use secrecy::SecretString;
 use std::collections::BTreeSet;
@@ -47,6 +47,8 @@ pub(super) fn settings(from: &mut Reader) -> Option<Settings> {
     let numbers = numbers(from);
     let limits = limits(from);
     let retry = retry(from);
+    let doubt = doubt(from, chakra.as_ref().map(|chakra| chakra.timeout));
+    let ledger = ledger(from);
     let results = results(from);
     let dead_letters = from.duration("dead_letters.keep", QUEUE_KEEP);
     let max_length = from.integer("lanes.max_length", 1..=1_000_000_000);
@@ -59,6 +61,8 @@ pub(super) fn settings(from: &mut Reader) -> Option<Settings> {
         numbers: numbers?,
         limits: limits?,
         retry: retry?,
+        doubt: doubt?,
+        ledger: ledger?,
         results: results?,
         dead_letters: DeadLettersSettings { keep: dead_letters? },
         lanes: LanesSettings { max_length },
@@ -76,6 +80,7 @@ fn chakra(from: &mut Reader) -> Option<ChakraSettings> {
             false => Err("must be visible ASCII characters without spaces, on one line".into()),
         }
     });
+    let token_file = from.secret_file("chakra.token");
     let plugin_id = from.text("chakra.plugin_id", |id| {
         let lawful = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         match (1..=128).contains(&id.len()) && id.bytes().all(lawful) {
@@ -96,6 +101,7 @@ fn chakra(from: &mut Reader) -> Option<ChakraSettings> {
     Some(ChakraSettings {
         base_url: base_url?,
         token,
+        token_file,
         plugin_id,
         api_version: api_version?,
         timeout: timeout?,
@@ -205,6 +211,33 @@ fn retry(from: &mut Reader) -> Option<RetryPolicy> {
         max_attempts: max_attempts?,
         max_age: max_age?,
     })
+}
+
+/// `longest_call` is `chakra.timeout`, where that is lawful.
+fn doubt(from: &mut Reader, longest_call: Option<Duration>) -> Option<DoubtSettings> {
+    let words = [("report", OnDoubt::Report), ("resend", OnDoubt::Resend)];
+    let strong = from.choice("doubt.strong", &words);
+    let weak = from.choice("doubt.weak", &words);
+    let give_up = from.duration("doubt.give_up", SECOND..=DAY);
+    let looks_per_second = from.float("doubt.looks_per_second", 0.1..=1_000.0);
+    let policy = DoubtPolicy {
+        strong: strong?,
+        weak: weak?,
+        give_up: give_up?,
+        longest_call: longest_call?,
+    };
+    Some(DoubtSettings { policy, looks_per_second: looks_per_second? })
+}
+
+fn ledger(from: &mut Reader) -> Option<LedgerSettings> {
+    let path = from.text("ledger.path", |path| match path.is_empty() {
+        false => Ok(path.into()),
+        true => Err("must be the path of a folder".into()),
+    });
+    let keep = from.duration("ledger.keep", MINUTE..=90 * DAY);
+    let max_entries = from.integer("ledger.max_entries", 1_000..=1_000_000_000);
+    let min_free = from.size("ledger.min_free", 0..=1 << 40);
+    Some(LedgerSettings { path, keep: keep?, max_entries, min_free: min_free? })
 }
 
 fn results(from: &mut Reader) -> Option<ResultsSettings> {

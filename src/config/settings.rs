@@ -1,7 +1,7 @@
 //! The settings as plain types. Each key is described, with its unit and range, in
 //! `config/default.toml`; here stands only what the type cannot say.
 
-use crate::policy::RetryPolicy;
+use crate::policy::{DoubtPolicy, RetryPolicy};
 use crate::telemetry::Format;
 use crate::wire::NumberId;
 use secrecy::SecretString;
@@ -22,6 +22,10 @@ pub struct Settings {
     pub limits: LimitsSettings,
     /// `[retry]`
     pub retry: RetryPolicy,
+    /// `[doubt]`
+    pub doubt: DoubtSettings,
+    /// `[ledger]`
+    pub ledger: LedgerSettings,
     /// `[results]`
     pub results: ResultsSettings,
     /// `[dead_letters]`
@@ -43,6 +47,8 @@ pub struct ChakraSettings {
     pub base_url: String,
     /// The API key; fit for an HTTP header. See [`Settings::require_account`].
     pub token: Option<SecretString>,
+    /// Where `token` was read from, to be read again; none where it was given itself.
+    pub token_file: Option<PathBuf>,
     /// Fit for a URL's path. See [`Settings::require_account`].
     pub plugin_id: Option<String>,
     /// As in the URL: `v24.0`.
@@ -153,6 +159,28 @@ pub struct RecipientSettings {
     pub burst: u32,
     /// After these, one in this time.
     pub every: Duration,
+}
+
+/// What follows where an answer never came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DoubtSettings {
+    /// What is concluded from looking.
+    pub policy: DoubtPolicy,
+    /// Looks of the whole worker.
+    pub looks_per_second: f64,
+}
+
+/// What is remembered of jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerSettings {
+    /// None: in memory.
+    pub path: Option<PathBuf>,
+    /// How long a finished job is remembered.
+    pub keep: Duration,
+    /// Jobs remembered; none: the default for memory or for a folder.
+    pub max_entries: Option<u64>,
+    /// Bytes that the folder's disk must have left for a new send.
+    pub min_free: u64,
 }
 
 /// The results queue.

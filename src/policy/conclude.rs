@@ -7,12 +7,14 @@
 //! | invalid | `DeadLetter(failed)` | |
 //! | throttled, blocked | `Reschedule`: a pause counts neither as an attempt nor as age | no |
 //! | unavailable | `Reschedule` by the schedule; at its end, or past `max_age`, `DeadLetter(failed)` | yes |
-//! | ambiguous | `DeadLetter(unknown)`: nothing is repeated that may have been sent | |
+//! | ambiguous | `Reschedule` in strong doubt: it is looked for before anything else | yes |
 //!
+//! An ambiguous receipt (read, typing) is repeated like an unavailable one: it harms nobody twice.
 //! A retry that could only start after `expires_at` ends the job as `expired` at once.
 #![warn(clippy::wildcard_enum_match_arm)]
 
-use super::{Answer, Failure, History, RetryPolicy};
+use super::doubt::{in_doubt, look_due};
+use super::{Answer, Doubt, Failure, History, RetryPolicy};
 use crate::wire::{Class, ErrorBody, InvalidJob, JobId, NumberId, ResultEvent, SendJob, Status};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -60,11 +62,26 @@ pub enum Why {
     Recipient,
     /// A hold of its number or account.
     Hold,
+    /// The next look for its message: it may have been sent. It returns before the normal ones.
+    Doubt,
+    /// The end of another job's doubt, whose message to the same recipient is the same.
+    Identical,
     /// Another worker, since this one stops or hands its lane over.
     HandedBack,
 }
 
 impl Why {
+    /// Each of them.
+    pub const ALL: [Why; 7] = [
+        Why::Retry,
+        Why::NotBefore,
+        Why::Recipient,
+        Why::Hold,
+        Why::Doubt,
+        Why::Identical,
+        Why::HandedBack,
+    ];
+
     /// The word in headers, logs and labels.
     pub fn name(self) -> &'static str {
         match self {
@@ -72,51 +89,54 @@ impl Why {
             Why::NotBefore => "not-before",
             Why::Recipient => "recipient",
             Why::Hold => "hold",
+            Why::Doubt => "doubt",
+            Why::Identical => "identical",
             Why::HandedBack => "handed-back",
         }
     }
 
     /// Reads the word back.
     pub fn from_name(name: &str) -> Option<Why> {
-        [Why::Retry, Why::NotBefore, Why::Recipient, Why::Hold, Why::HandedBack]
-            .into_iter()
-            .find(|why| why.name() == name)
+        Why::ALL.into_iter().find(|why| why.name() == name)
     }
 }
 
-/// After an attempt. `history` is the job's past without this attempt, `chance` is 0 to 1.
+/// After an attempt that `began` then. `history` is the job's past without this attempt, `chance` is
+/// 0 to 1.
 pub fn conclude(
     job: &SendJob,
     history: &History,
     answer: Answer,
     retry: &RetryPolicy,
-    now: Timestamp,
+    (began, now): (Timestamp, Timestamp),
     chance: f64,
 ) -> Settlement {
     let mut history = History { attempts: history.attempts.saturating_add(1), ..history.clone() };
     let failure = match answer {
         Answer::Accepted { whatsapp_message_id } => {
-            let accepted = ResultEvent { whatsapp_message_id, ..outcome(job, &history, now) };
-            return Settlement::Finish(accepted);
+            return accepted(job, &history, whatsapp_message_id, now);
         }
         Answer::Failed(failure) => failure,
     };
     history.last_error = Some(failure.short());
+    let is_message = job.message.recipient().is_some();
+    if failure.class == Class::Ambiguous && is_message {
+        let doubt = Doubt::strong(began);
+        let due = look_due(&history, &doubt).max(now);
+        return in_doubt(&history, doubt, due);
+    }
     let first_attempt = *history.first_attempt.get_or_insert(now);
     let (delay, is_pause) = match failure.class {
         Class::Refused => return Settlement::Finish(failed(job, &history, &failure, now)),
         Class::Invalid => return give_up(failed(job, &history, &failure, now), &failure, history),
-        Class::Ambiguous => {
-            let unknown =
-                ResultEvent { status: Status::Unknown, ..failed(job, &history, &failure, now) };
-            return give_up(unknown, &failure, history);
-        }
         Class::Throttled | Class::Blocked => {
             history.free_attempts = history.free_attempts.saturating_add(1);
             let blocked = (failure.class == Class::Blocked).then_some(BLOCKED_WAIT);
             (retry.jittered(history.free_attempts, failure.wait.or(blocked), chance), true)
         }
-        Class::Unavailable => (retry.jittered(history.spent(), failure.wait, chance), false),
+        Class::Unavailable | Class::Ambiguous => {
+            (retry.jittered(history.spent(), failure.wait, chance), false)
+        }
     };
     let due = after(now, delay);
     if is_pause {
@@ -135,6 +155,16 @@ pub fn conclude(
     }
     history.due = Some(due);
     Settlement::Reschedule(Reschedule { history, why: Why::Retry })
+}
+
+/// A message that Meta took in.
+pub fn accepted(
+    job: &SendJob,
+    history: &History,
+    whatsapp_message_id: Option<String>,
+    now: Timestamp,
+) -> Settlement {
+    Settlement::Finish(ResultEvent { whatsapp_message_id, ..outcome(job, history, now) })
 }
 
 /// A job whose time passed before it could be sent.
@@ -220,7 +250,7 @@ fn bare(id: JobId, number: Option<NumberId>, history: &History, now: Timestamp) 
 }
 
 /// `at + delay`, or the end of time where that overflows.
-fn after(at: Timestamp, delay: Duration) -> Timestamp {
+pub(super) fn after(at: Timestamp, delay: Duration) -> Timestamp {
     at.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
 
@@ -254,7 +284,7 @@ mod tests {
 
     /// The settlement at second 0, with chance in the middle: no jitter without a hint.
     fn after(history: &History, failure: Failure) -> Settlement {
-        conclude(&job(None), history, Answer::Failed(failure), &policy(), at(0), 0.5)
+        conclude(&job(None), history, Answer::Failed(failure), &policy(), (at(-1), at(0)), 0.5)
     }
 
     fn status(settlement: &Settlement) -> (&'static str, Status) {
@@ -281,7 +311,7 @@ mod tests {
         let answer = Answer::Accepted { whatsapp_message_id: Some("wamid.1".into()) };
         let history = History { attempts: 2, ..History::fresh(at(-9)) };
         let Settlement::Finish(event) =
-            conclude(&job(None), &history, answer, &policy(), at(0), 0.5)
+            conclude(&job(None), &history, answer, &policy(), (at(-1), at(0)), 0.5)
         else {
             panic!("not finished");
         };
@@ -298,9 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_been_sent_is_unknown_and_never_repeated() {
-        let settlement = after(&History::fresh(at(0)), Failure::new(Class::Ambiguous, "cut"));
-        assert_eq!(status(&settlement), ("dead letter", Status::Unknown));
+    fn what_may_have_been_sent_is_in_strong_doubt_since_its_attempt_began() {
+        let mut history = History::fresh(at(-9));
+        history.doubt = Some(Doubt { looks: 4, ..Doubt::strong(at(-9)) });
+        let settlement = after(&history, Failure::new(Class::Ambiguous, "cut"));
+        let wait = wait(&settlement);
+        assert_eq!((wait.why, wait.history.due), (Why::Doubt, Some(at(1))));
+        assert_eq!(wait.history.doubt, Some(Doubt::strong(at(-1))));
+        assert_eq!(wait.history.attempts, 1);
     }
 
     #[test]
@@ -373,8 +408,8 @@ mod tests {
     fn a_retry_that_would_come_too_late_expires_the_job_at_once() {
         let failure = Failure::new(Class::Unavailable, "503");
         let history = History { attempts: 1, ..History::fresh(at(0)) };
-        let settlement =
-            conclude(&job(Some(2)), &history, Answer::Failed(failure), &policy(), at(0), 0.5);
+        let (answer, times) = (Answer::Failed(failure), (at(-1), at(0)));
+        let settlement = conclude(&job(Some(2)), &history, answer, &policy(), times, 0.5);
         assert_eq!(status(&settlement), ("finish", Status::Expired));
     }
 

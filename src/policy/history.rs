@@ -1,5 +1,6 @@
 //! What has happened to a job so far, as it travels with the job.
 
+use super::Doubt;
 use jiff::Timestamp;
 
 /// A job's past. Through RabbitMQ it travels in headers (`x-attempts` and its like).
@@ -19,6 +20,8 @@ pub struct History {
     pub last_error: Option<String>,
     /// Not to be sent before (`x-due`).
     pub due: Option<Timestamp>,
+    /// It may have been sent already (`x-doubt`, `x-doubt-since`, `x-doubt-looks`).
+    pub doubt: Option<Doubt>,
     /// How often it was replayed from the dead letters (`x-replay`).
     pub replay: Option<u32>,
     /// The AMQP timestamp, where the producer set one.
@@ -35,6 +38,7 @@ impl History {
             first_attempt: None,
             last_error: None,
             due: None,
+            doubt: None,
             replay: None,
             enqueued_at: None,
         }

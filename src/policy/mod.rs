@@ -2,15 +2,24 @@
 //! reads no clock, rolls no dice; knows neither HTTP nor AMQP nor Meta's numbers.
 
 mod conclude;
+mod doubt;
 mod failure;
 mod history;
+mod recall;
 mod retry;
 mod timing;
 
+use conclude::after;
 pub use conclude::{
-    Reschedule, Settlement, Why, conclude, expired, given_back, later, turned_away, unreadable,
+    Reschedule, Settlement, Why, accepted, conclude, expired, given_back, later, turned_away,
+    unreadable,
+};
+pub use doubt::{
+    Doubt, DoubtPolicy, Sighting, Strength, Verdict, in_doubt, judge, look_crowded, look_due,
+    sent_after,
 };
 pub use failure::{Answer, Failure};
 pub use history::History;
+pub use recall::{Outcome, Past, Standing, recall};
 pub use retry::RetryPolicy;
 pub use timing::{Timing, is_expired, keeps_promise, rest, timing};

@@ -46,8 +46,8 @@ pub fn timing(
         (None, None) => return Timing::Now,
     };
     let longest = match why {
-        Why::Retry => max_wait.min(RETRY_SLEEPS),
-        Why::NotBefore | Why::Recipient | Why::Hold | Why::HandedBack => max_wait,
+        Why::Retry | Why::Doubt => max_wait.min(RETRY_SLEEPS),
+        Why::NotBefore | Why::Recipient | Why::Hold | Why::Identical | Why::HandedBack => max_wait,
     };
     match rest(due, now) {
         Duration::ZERO => Timing::Now,

@@ -218,7 +218,7 @@ impl Shared {
             history: History::fresh(clock::wall()),
             waited_for: None,
             priority: priority.unwrap_or(Priority::Normal),
-            redelivered: false,
+            earlier: 0,
             receipt,
         })
         .ok()
@@ -319,7 +319,7 @@ impl FileReceipt {
             history: wait.history,
             waited_for: Some(wait.why),
             priority,
-            redelivered: false,
+            earlier: 0,
             receipt: self,
         }
     }

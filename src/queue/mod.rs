@@ -19,8 +19,8 @@ pub struct Incoming<R> {
     pub waited_for: Option<crate::policy::Why>,
     /// Which of the lane's two queues it came by.
     pub priority: Priority,
-    /// The broker has delivered it before.
-    pub redelivered: bool,
+    /// How often the queue has delivered it before, to anybody.
+    pub earlier: u32,
     /// How to settle it.
     pub receipt: R,
 }

@@ -66,12 +66,19 @@ impl Hall {
         }
 
         // Send.
+        let began = clock::wall();
         let answer = self.send(job, lane, turn).await;
 
         // Conclude.
         let now = clock::wall();
-        let settlement =
-            policy::conclude(job, &incoming.history, answer, &self.retry, now, fastrand::f64());
+        let settlement = policy::conclude(
+            job,
+            &incoming.history,
+            answer,
+            &self.retry,
+            (began, now),
+            fastrand::f64(),
+        );
         if let Settlement::Reschedule(_) = settlement
             && let Err(error) = self.ledger.answered(&job.phone_number_id, &job.id)
         {

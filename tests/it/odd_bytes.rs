@@ -57,7 +57,7 @@ async fn binary_properties_and_header_names_harm_no_neighbour() {
     let mut all = vec![before];
     for expected in ["raw", "latin-1", "after"] {
         let incoming = odd.story.next().await;
-        assert_eq!((id(&incoming), incoming.redelivered), (expected, false));
+        assert_eq!((id(&incoming), incoming.earlier), (expected, 0));
         all.push(incoming);
     }
     // The connection that brought the first one is the one that brought the last.
@@ -106,7 +106,7 @@ async fn a_message_id_that_is_no_text_names_no_job() {
         let incoming = odd.story.next().await;
         let invalid = incoming.job.as_ref().unwrap_err();
         assert!(invalid.reason.contains("ASCII"), "{invalid}");
-        assert!(!incoming.redelivered);
+        assert_eq!(incoming.earlier, 0);
         held.push(incoming);
     }
     assert!(held.iter().all(|incoming| incoming.receipt.is_ours()));
@@ -132,7 +132,7 @@ async fn a_header_nested_as_deep_as_a_frame_allows_harms_no_neighbour() {
     odd.story.publish(NUMBER, &job("after"), plain()).await;
     let (deep, after) = (odd.story.next().await, odd.story.next().await);
     assert_eq!((id(&deep), id(&after)), ("deep", "after"));
-    assert!(!deep.redelivered && before.receipt.is_ours());
+    assert!(deep.earlier == 0 && before.receipt.is_ours());
 
     let failure = Failure::new(Class::Ambiguous, "it may have been sent");
     let end =

@@ -82,7 +82,7 @@ async fn after_a_cut_line_it_consumes_again_and_what_was_held_is_void() {
     assert!(matches!(settled, Err(SettleError::Lost(_))));
     assert_eq!(story.result().await.0["id"], "finished");
     let again = [story.next().await, story.next().await];
-    assert!(again.iter().all(|job| job.redelivered && job.receipt.is_ours()));
+    assert!(again.iter().all(|job| job.earlier > 0 && job.receipt.is_ours()));
     assert_eq!(again.each_ref().map(id), ["held", "finished"]);
 }
 
@@ -126,7 +126,7 @@ async fn a_broker_that_goes_is_waited_for_and_nothing_is_lost() {
     story.broker.node().restart();
     let back = clock::monotonic();
     let again = story.next().await;
-    assert!(again.redelivered && back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+    assert!(again.earlier > 0 && back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! A job's past, read from AMQP properties and headers, and written back when the job travels on.
 //! Values in, values out: no I/O, no clock, and no header of any type or content makes it panic.
 
-use crate::policy::{History, Why};
+use crate::policy::{Doubt, History, Strength, Why};
 use crate::wire::Class;
 use jiff::Timestamp;
 use lapin::BasicProperties;
@@ -15,6 +15,9 @@ const FIRST_RECEIVED: &str = "x-first-received";
 const FIRST_ATTEMPT: &str = "x-first-attempt";
 const LAST_ERROR: &str = "x-last-error";
 const DUE: &str = "x-due";
+const DOUBT: &str = "x-doubt";
+const DOUBT_SINCE: &str = "x-doubt-since";
+const DOUBT_LOOKS: &str = "x-doubt-looks";
 const REPLAY: &str = "x-replay";
 /// What it waits for; in the dead letters a sentence.
 const REASON: &str = "x-reason";
@@ -27,13 +30,16 @@ const ROUTING_KEY: &str = "x-routing-key";
 const EXPIRES_AT: &str = "x-expires-at";
 
 /// Written by us alone: what stood there before is replaced or dropped.
-const OURS: [&str; 11] = [
+const OURS: [&str; 14] = [
     ATTEMPTS,
     ATTEMPTS_FREE,
     FIRST_RECEIVED,
     FIRST_ATTEMPT,
     LAST_ERROR,
     DUE,
+    DOUBT,
+    DOUBT_SINCE,
+    DOUBT_LOOKS,
     REPLAY,
     REASON,
     CLASS,
@@ -41,8 +47,11 @@ const OURS: [&str; 11] = [
     EXPIRES_AT,
 ];
 
+const DELIVERY_COUNT: &str = "x-delivery-count";
+const ACQUIRED_COUNT: &str = "x-acquired-count";
+
 /// Written by the broker, or obeyed by it in a way that breaks a republished job (`CC`: copies).
-const BROKERS: [&str; 5] = ["CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count"];
+const BROKERS: [&str; 5] = ["CC", "BCC", "x-death", DELIVERY_COUNT, ACQUIRED_COUNT];
 const BROKERS_BEGIN: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
 /// Foreign headers are carried on up to this many bytes, roughly counted. All headers must fit into
@@ -81,6 +90,7 @@ pub(super) fn read(properties: &BasicProperties, now: Timestamp) -> Travel {
         first_attempt: moment(headers, FIRST_ATTEMPT),
         last_error: text(headers, LAST_ERROR),
         due: moment(headers, DUE),
+        doubt: doubt(headers, now),
         replay: count(headers, REPLAY),
         enqueued_at,
     };
@@ -94,6 +104,26 @@ pub(super) fn read(properties: &BasicProperties, now: Timestamp) -> Travel {
         expires_at: moment(headers, EXPIRES_AT).or(expires),
         history,
     }
+}
+
+/// How often the broker has delivered a message before. Its own counts differ: a quorum queue of 4.3
+/// counts what was given back as acquired alone, and other queues only tell that it was delivered.
+pub(super) fn earlier_deliveries(properties: &BasicProperties, redelivered: bool) -> u32 {
+    let empty = FieldTable::default();
+    let headers = properties.headers().as_ref().unwrap_or(&empty);
+    let counts = [DELIVERY_COUNT, ACQUIRED_COUNT].map(|name| count(headers, name).unwrap_or(0));
+    counts.into_iter().fold(redelivered.into(), u32::max)
+}
+
+/// A doubt that cannot be read is a strong one of now: it is never weakened on the way.
+fn doubt(headers: &FieldTable, now: Timestamp) -> Option<Doubt> {
+    headers.inner().get(DOUBT)?;
+    let strength = text(headers, DOUBT).as_deref().and_then(Strength::from_name);
+    Some(Doubt {
+        strength: strength.unwrap_or(Strength::Strong),
+        since: moment(headers, DOUBT_SINCE).unwrap_or(now),
+        looks: count(headers, DOUBT_LOOKS).unwrap_or(0),
+    })
 }
 
 /// When a job was published at the latest. AMQP cuts its timestamp to whole seconds: a job that is
@@ -140,6 +170,9 @@ fn own(travel: &Travel, reason: Option<&str>) -> BTreeMap<&'static str, AMQPValu
     add(FIRST_ATTEMPT, history.first_attempt.map(millis));
     add(LAST_ERROR, history.last_error.as_deref().map(string));
     add(DUE, history.due.map(millis));
+    add(DOUBT, history.doubt.map(|doubt| string(doubt.strength.name())));
+    add(DOUBT_SINCE, history.doubt.map(|doubt| millis(doubt.since)));
+    add(DOUBT_LOOKS, history.doubt.map(|doubt| AMQPValue::LongLongInt(doubt.looks.into())));
     add(REPLAY, history.replay.map(|replay| AMQPValue::LongLongInt(replay.into())));
     add(EXPIRES_AT, travel.expires_at.map(millis));
     add(REASON, reason.map(string));
@@ -296,17 +329,15 @@ mod tests {
 
     fn travels() -> impl Strategy<Value = Travel> {
         use proptest::option::of;
-        let whys = prop::sample::select(vec![
-            Why::Retry,
-            Why::NotBefore,
-            Why::Recipient,
-            Why::Hold,
-            Why::HandedBack,
-        ]);
+        let whys = prop::sample::select(Why::ALL.to_vec());
+        let doubts = (any::<bool>(), moments(), any::<u32>()).prop_map(|(strong, since, looks)| {
+            let strength = if strong { Strength::Strong } else { Strength::Weak };
+            Doubt { strength, since, looks }
+        });
         let counts = (any::<u32>(), any::<u32>(), of(any::<u32>()));
         let times = (moments(), of(moments()), of(moments()), of(moments()));
-        (counts, times, of("[a-z]{1,9} [0-9]{3}"), of(whys)).prop_map(
-            |((attempts, free_attempts, replay), times, last_error, waited_for)| Travel {
+        (counts, times, of("[a-z]{1,9} [0-9]{3}"), of(whys), of(doubts)).prop_map(
+            |((attempts, free_attempts, replay), times, last_error, waited_for, doubt)| Travel {
                 history: History {
                     attempts,
                     free_attempts,
@@ -314,6 +345,7 @@ mod tests {
                     first_attempt: times.1,
                     last_error,
                     due: times.2,
+                    doubt,
                     replay,
                     enqueued_at: None,
                 },

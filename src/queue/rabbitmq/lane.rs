@@ -4,6 +4,7 @@
 use super::connection::{CLOSED_NORMALLY, LONGEST_PAUSE, Pauses, explain};
 use super::declare::{DeclareError, declare};
 use super::decode::{Decoded, Original, decode};
+use super::headers;
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
 use super::topology::Topology;
 use crate::clock;
@@ -187,6 +188,7 @@ impl LaneTask {
 
     async fn hand_on(&self, mut delivery: Delivery, priority: Priority, hold: &Arc<Hold>) {
         let original = Original::take(&mut delivery);
+        let earlier = headers::earlier_deliveries(&original.properties, delivery.redelivered);
         let Decoded { job, travel, priority_disagrees } =
             decode(&original, &self.number, priority, clock::wall());
         if priority_disagrees {
@@ -202,7 +204,7 @@ impl LaneTask {
             history,
             waited_for,
             priority,
-            redelivered: delivery.redelivered,
+            earlier,
             receipt: RabbitReceipt::new(acker, Arc::clone(hold), message, desk),
         };
         // Nobody takes jobs any more: dropped, it goes back.

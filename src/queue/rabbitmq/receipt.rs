@@ -181,8 +181,10 @@ impl RabbitReceipt {
             return Err(SettleError::Unwritten("without a lane it cannot come back".into()));
         };
         let priority = match wait.why {
-            Why::Retry => Priority::Urgent,
-            Why::NotBefore | Why::Recipient | Why::Hold | Why::HandedBack => *priority,
+            Why::Retry | Why::Doubt => Priority::Urgent,
+            Why::NotBefore | Why::Recipient | Why::Hold | Why::Identical | Why::HandedBack => {
+                *priority
+            }
         };
         let travel = Travel {
             history: wait.history.clone(),

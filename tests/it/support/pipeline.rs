@@ -362,7 +362,7 @@ async fn watch_over(
     redelivered: Arc<AtomicUsize>,
 ) {
     while let Some(job) = jobs.recv().await {
-        redelivered.fetch_add(usize::from(job.redelivered), SeqCst);
+        redelivered.fetch_add(usize::from(job.earlier > 0), SeqCst);
         if out.send(job).await.is_err() {
             return;
         }

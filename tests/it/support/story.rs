@@ -117,7 +117,7 @@ pub(crate) fn after(incoming: &Incoming<RabbitReceipt>, answer: Answer) -> Settl
         max_age: Duration::from_secs(3_600),
     };
     let job = incoming.job.as_ref().unwrap();
-    policy::conclude(job, &incoming.history, answer, &retry, clock::wall(), 0.5)
+    policy::conclude(job, &incoming.history, answer, &retry, (clock::wall(), clock::wall()), 0.5)
 }
 
 pub(crate) fn accepted(incoming: &Incoming<RabbitReceipt>) -> Settlement {
