@@ -120,6 +120,7 @@ pub struct Metrics {
     priority_disagreements: IntCounterVec,
     broker_up: IntGauge,
     lanes_owned: IntGauge,
+    doubt_jobs: IntGauge,
 }
 
 impl Metrics {
@@ -188,6 +189,8 @@ impl Metrics {
             )?,
             broker_up: new.gauge("broker_up", "1 while both connections to RabbitMQ stand.")?,
             lanes_owned: new.gauge("lanes_owned", "Lanes that this worker consumes.")?,
+            doubt_jobs: new
+                .gauge("doubt_jobs", "Jobs that may have been sent and wait to be looked for.")?,
             registry: new.0.clone(),
         };
         let build = IntGaugeVec::new(
@@ -281,6 +284,11 @@ impl Metrics {
     /// Whether both connections stand.
     pub fn broker_up(&self, up: bool) {
         self.broker_up.set(up.into());
+    }
+
+    /// How many jobs are in doubt.
+    pub fn doubt_jobs(&self, jobs: usize) {
+        self.doubt_jobs.set(i64::try_from(jobs).unwrap_or(i64::MAX));
     }
 
     /// How many lanes this worker consumes.

@@ -3,13 +3,15 @@
 use crate::chakra::{Client, ClientSettings};
 use crate::clock;
 use crate::config::{ClientIdentity, PaceSettings, Settings};
+use crate::ledger::Ledger;
 use crate::limiter::{Rate, Rates, RecipientLimit};
 use crate::queue::rabbitmq::{
-    ConnectionSettings, Prefetch, TlsIdentity, TlsSettings, TopologySettings,
+    ConnectionSettings, Marked, Prefetch, TlsIdentity, TlsSettings, TopologySettings, Touch,
 };
 use crate::telemetry;
 use crate::worker::WorkerSettings;
 use anyhow::Context;
+use futures_util::FutureExt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -42,6 +44,35 @@ pub(super) fn client(settings: &Settings) -> anyhow::Result<Client> {
     })?)
 }
 
+/// The ledger: in its folder, or in memory.
+pub(super) fn ledger(settings: &Settings) -> anyhow::Result<Ledger> {
+    let bounds = settings.ledger.bounds;
+    match &settings.ledger.path {
+        None => Ok(Ledger::in_memory(bounds)),
+        Some(folder) => {
+            Ledger::open(folder, bounds, clock::wall()).context("ledger.path cannot be used")
+        }
+    }
+}
+
+/// Marks in the ledger what may end the worker while it is read.
+pub(super) fn touch(ledger: &Ledger) -> Touch {
+    let ledger = ledger.clone();
+    Touch::new(move |body, replay| {
+        let ledger = ledger.clone();
+        async move {
+            match ledger.touch("read", &body, replay).await {
+                Ok(mark) => mark.map(|mark| Box::new(mark) as Marked),
+                Err(error) => {
+                    tracing::warn!(%error, "a suspicious message is read without a mark");
+                    Some(Box::new(()) as Marked)
+                }
+            }
+        }
+        .boxed()
+    })
+}
+
 /// What the hall needs.
 pub(super) fn worker_settings(settings: &Settings) -> anyhow::Result<WorkerSettings> {
     let limits = &settings.limits;
@@ -52,6 +83,8 @@ pub(super) fn worker_settings(settings: &Settings) -> anyhow::Result<WorkerSetti
         account: rate(limits.account).transpose()?,
         max_wait: limits.max_wait,
         retry: settings.retry.clone(),
+        doubt: settings.doubt.policy,
+        looks_per_second: settings.doubt.looks_per_second,
         max_in_flight: settings.chakra.max_in_flight,
         max_lanes: settings.numbers.max_lanes,
     })

@@ -1,6 +1,7 @@
 //! `send`: the worker over a file, with no broker.
 
 use super::{End, parts, progress, under_signals};
+use crate::clock;
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -52,10 +53,11 @@ async fn send(
     drain: CancellationToken,
 ) -> anyhow::Result<End> {
     let (results, ledger) = match arguments.results == Path::new("-") {
-        true => (Results::to(std::io::stdout()), Ledger::in_memory()),
+        true => (Results::to(std::io::stdout()), Ledger::in_memory(settings.ledger.bounds)),
         false => {
             // The ledger first: its lock keeps a second run away from the same files.
-            let ledger = Ledger::open(&beside(&arguments.results, "begun"))?;
+            let folder = beside(&arguments.results, "ledger");
+            let ledger = Ledger::open(&folder, settings.ledger.bounds, clock::wall())?;
             (Results::open(&arguments.results)?, ledger)
         }
     };

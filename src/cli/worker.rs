@@ -6,7 +6,9 @@ use crate::chakra::Client;
 use crate::config::{Accept as AcceptSetting, DRAIN_BEYOND_CALL, Settings};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::queue::rabbitmq::{Accept, AskForNumbers, BrokerState, RabbitQueue, RabbitSettings};
+use crate::queue::rabbitmq::{
+    Accept, AskForNumbers, BrokerState, RabbitQueue, RabbitSettings, Touch,
+};
 use crate::readiness::Readiness;
 use crate::supervisor::{Drain, Phase};
 use crate::wire::NumberId;
@@ -20,8 +22,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Its name in `/readyz`.
+/// Their names in `/readyz`.
 const RABBITMQ: &str = "rabbitmq";
+const LEDGER: &str = "ledger";
 
 /// A plugin that is silent for longer does not hold up the start: a number without a lane is asked
 /// for again at its first job.
@@ -46,23 +49,26 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
 
 async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<End> {
     let metrics = Arc::new(Metrics::new()?);
-    let readiness = Readiness::new(&[RABBITMQ]);
+    let readiness = Readiness::new(&[RABBITMQ, LEDGER]);
     let mut services = Services::start(&settings, &metrics, &readiness).await?;
     let client = parts::client(&settings)?;
+    let ledger = parts::ledger(&settings)?;
+    services.show_trouble(&ledger, readiness.clone());
     // It may take a while: a stop does not wait for it.
     let asked = drain.run_until_cancelled(numbers(&settings, &client)).await;
     let Some(numbers) = asked else {
         services.stop().await;
         return Ok(End::Done);
     };
-    let rabbit = rabbit(&settings, &client, numbers)?;
+    let rabbit =
+        RabbitSettings { touch: parts::touch(&ledger), ..rabbit(&settings, &client, numbers)? };
     let (queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
     services.show(&queue, readiness.clone());
     let worker = Worker::new(
         WorkerSettings { max_lanes: LANES_AT_MOST, ..parts::worker_settings(&settings)? },
         client,
-        Ledger::in_memory(),
+        ledger,
         metrics,
         queue.may_send(),
         drain.clone(),
@@ -187,6 +193,7 @@ fn rabbit(
         numbers,
         accept,
         max_lanes: settings.numbers.max_lanes,
+        touch: Touch::unmarked(),
     })
 }
 
@@ -258,6 +265,24 @@ impl Services {
                 };
                 if changed.is_err() {
                     return;
+                }
+            }
+        });
+    }
+
+    /// Shows on `/readyz` why nothing new is begun.
+    fn show_trouble(&mut self, ledger: &Ledger, readiness: Readiness) {
+        let mut trouble = ledger.trouble();
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            loop {
+                match &*trouble.borrow_and_update() {
+                    None => readiness.clear(LEDGER),
+                    Some(reason) => readiness.missing(LEDGER, reason.as_str()),
+                }
+                match stop.run_until_cancelled(trouble.changed()).await {
+                    Some(Ok(())) => {}
+                    Some(Err(_)) | None => return,
                 }
             }
         });

@@ -9,6 +9,7 @@ use super::settings::{
     RecipientSettings, ResultsSettings, Settings, WorkerSettings,
 };
 use super::units::show_duration;
+use crate::ledger::LedgerBounds;
 use crate::policy::{DoubtPolicy, RetryPolicy};
 use crate::telemetry::{self, Format};
 use crate::wire::{NumberId, OnDoubt};
@@ -221,6 +222,7 @@ fn doubt(from: &mut Reader, longest_call: Option<Duration>) -> Option<DoubtSetti
     let give_up = from.duration("doubt.give_up", SECOND..=DAY);
     let looks_per_second = from.float("doubt.looks_per_second", 0.1..=1_000.0);
     let policy = DoubtPolicy {
+        looks: DoubtPolicy::LOOKS,
         strong: strong?,
         weak: weak?,
         give_up: give_up?,
@@ -237,7 +239,8 @@ fn ledger(from: &mut Reader) -> Option<LedgerSettings> {
     let keep = from.duration("ledger.keep", MINUTE..=90 * DAY);
     let max_entries = from.integer("ledger.max_entries", 1_000..=1_000_000_000);
     let min_free = from.size("ledger.min_free", 0..=1 << 40);
-    Some(LedgerSettings { path, keep: keep?, max_entries, min_free: min_free? })
+    let bounds = LedgerBounds { keep: keep?, max_entries, min_free: min_free? };
+    Some(LedgerSettings { path, bounds })
 }
 
 fn results(from: &mut Reader) -> Option<ResultsSettings> {

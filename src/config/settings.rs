@@ -1,6 +1,7 @@
 //! The settings as plain types. Each key is described, with its unit and range, in
 //! `config/default.toml`; here stands only what the type cannot say.
 
+use crate::ledger::LedgerBounds;
 use crate::policy::{DoubtPolicy, RetryPolicy};
 use crate::telemetry::Format;
 use crate::wire::NumberId;
@@ -175,12 +176,8 @@ pub struct DoubtSettings {
 pub struct LedgerSettings {
     /// None: in memory.
     pub path: Option<PathBuf>,
-    /// How long a finished job is remembered.
-    pub keep: Duration,
-    /// Jobs remembered; none: the default for memory or for a folder.
-    pub max_entries: Option<u64>,
-    /// Bytes that the folder's disk must have left for a new send.
-    pub min_free: u64,
+    /// How much, and for how long.
+    pub bounds: LedgerBounds,
 }
 
 /// The results queue.

@@ -13,7 +13,7 @@
 //! A retry that could only start after `expires_at` ends the job as `expired` at once.
 #![warn(clippy::wildcard_enum_match_arm)]
 
-use super::doubt::{in_doubt, look_due};
+use super::doubt::in_doubt;
 use super::{Answer, Doubt, Failure, History, RetryPolicy};
 use crate::wire::{Class, ErrorBody, InvalidJob, JobId, NumberId, ResultEvent, SendJob, Status};
 use jiff::Timestamp;
@@ -121,9 +121,7 @@ pub fn conclude(
     history.last_error = Some(failure.short());
     let is_message = job.message.recipient().is_some();
     if failure.class == Class::Ambiguous && is_message {
-        let doubt = Doubt::strong(began);
-        let due = look_due(&history, &doubt).max(now);
-        return in_doubt(&history, doubt, due);
+        return in_doubt(&history, Doubt::strong(began), now);
     }
     let first_attempt = *history.first_attempt.get_or_insert(now);
     let (delay, is_pause) = match failure.class {
@@ -333,7 +331,7 @@ mod tests {
         history.doubt = Some(Doubt { looks: 4, ..Doubt::strong(at(-9)) });
         let settlement = after(&history, Failure::new(Class::Ambiguous, "cut"));
         let wait = wait(&settlement);
-        assert_eq!((wait.why, wait.history.due), (Why::Doubt, Some(at(1))));
+        assert_eq!((wait.why, wait.history.due), (Why::Doubt, Some(at(0))));
         assert_eq!(wait.history.doubt, Some(Doubt::strong(at(-1))));
         assert_eq!(wait.history.attempts, 1);
     }

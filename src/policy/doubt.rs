@@ -14,10 +14,6 @@ use crate::wire::{Class, OnDoubt, SendJob};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// When the chat is looked at, counted from the beginning of the doubt.
-const LOOKS: [Duration; 3] =
-    [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
-
 /// After these, once in this time.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
@@ -83,6 +79,8 @@ impl Doubt {
 /// `[doubt]`, and what the last look waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DoubtPolicy {
+    /// When the chat is looked at, counted from the beginning of the doubt: [`DoubtPolicy::LOOKS`].
+    pub looks: [Duration; 3],
     /// What follows strong doubt that finds nothing.
     pub strong: OnDoubt,
     /// What follows weak doubt that finds nothing.
@@ -91,6 +89,12 @@ pub struct DoubtPolicy {
     pub give_up: Duration,
     /// `chakra.timeout`: a call that was under way has ended by then.
     pub longest_call: Duration,
+}
+
+impl DoubtPolicy {
+    /// Soon, for an answer that was cut off; and late enough for a service that was slow.
+    pub const LOOKS: [Duration; 3] =
+        [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
 }
 
 /// What a look at the chat showed.
@@ -132,8 +136,9 @@ pub fn judge(
     policy: &DoubtPolicy,
     now: Timestamp,
 ) -> Verdict {
-    let case = Case { job, history, doubt, now };
-    let given_up = now >= after(doubt.since, policy.give_up);
+    let case = Case { job, history, doubt, policy, now };
+    let give_up = after(doubt.since, policy.give_up);
+    let given_up = now >= give_up;
     match sighting {
         Sighting::Found { whatsapp_message_id } => {
             // Whoever made the attempt: there was one.
@@ -143,8 +148,8 @@ pub fn judge(
         Sighting::Nothing { lag: Some(lag) } => {
             let last = last_look(doubt, policy, lag);
             match now >= last {
-                true => case.nothing_there(policy),
-                false => case.look_again(Some(last)),
+                true => case.nothing_there(),
+                false => case.look_again(last),
             }
         }
         Sighting::NoChat => case.cannot_tell("its recipient has no chat that can be looked at"),
@@ -156,16 +161,16 @@ pub fn judge(
             case.cannot_tell(&format!("the chat cannot be looked at: {reason}"))
         }
         Sighting::Several | Sighting::Nothing { lag: None } | Sighting::Blind(_) => {
-            case.look_again(None)
+            case.look_again(give_up)
         }
     }
 }
 
 /// When the job's next look is due.
-pub fn look_due(history: &History, doubt: &Doubt) -> Timestamp {
+pub fn look_due(history: &History, doubt: &Doubt, policy: &DoubtPolicy) -> Timestamp {
     match (doubt.looks, history.due) {
         (1.., Some(due)) => due,
-        _ => after(doubt.since, LOOKS[0]),
+        _ => after(doubt.since, policy.looks[0]),
     }
 }
 
@@ -198,22 +203,23 @@ pub fn sent_after(history: &History, doubt: &Doubt) -> Timestamp {
 /// By then no call that was under way when the doubt began goes on, and the chat shows what it sent.
 fn last_look(doubt: &Doubt, policy: &DoubtPolicy, lag: Duration) -> Timestamp {
     let shown = policy.longest_call.saturating_add(lag).saturating_add(MARGIN);
-    after(doubt.since, shown.max(LOOKS[LOOKS.len() - 1]))
+    after(doubt.since, shown.max(policy.looks[2]))
 }
 
 struct Case<'a> {
     job: &'a SendJob,
     history: &'a History,
     doubt: &'a Doubt,
+    policy: &'a DoubtPolicy,
     now: Timestamp,
 }
 
 impl Case<'_> {
     /// The chat was seen to show such messages, and does not show this one.
-    fn nothing_there(&self, policy: &DoubtPolicy) -> Verdict {
+    fn nothing_there(&self) -> Verdict {
         let by_default = match self.doubt.strength {
-            Strength::Strong => policy.strong,
-            Strength::Weak => policy.weak,
+            Strength::Strong => self.policy.strong,
+            Strength::Weak => self.policy.weak,
         };
         match (self.job.on_doubt.unwrap_or(by_default), self.doubt.strength) {
             (OnDoubt::Report, _) => self.report("the chat does not show it"),
@@ -247,13 +253,12 @@ impl Case<'_> {
         Verdict::Resend(Box::new(History { doubt: None, due: None, ..self.history.clone() }))
     }
 
-    /// At the next moment of the schedule, but no later than the last look, where that is known.
-    fn look_again(&self, last: Option<Timestamp>) -> Verdict {
+    /// At the next moment of the schedule, but no later than the one that ends it.
+    fn look_again(&self, last: Timestamp) -> Verdict {
         let Doubt { since, looks, .. } = *self.doubt;
-        let scheduled = LOOKS.into_iter().map(|offset| after(since, offset));
+        let mut scheduled = self.policy.looks.into_iter().map(|offset| after(since, offset));
         let regular = after(self.now, LOOK_EVERY);
-        let next = scheduled.into_iter().find(|at| *at > self.now).unwrap_or(regular);
-        let due = last.map_or(next, |last| next.min(last));
+        let due = scheduled.find(|at| *at > self.now).unwrap_or(regular).min(last);
         let doubt = Doubt { looks: looks.saturating_add(1), ..*self.doubt };
         settle(in_doubt(self.history, doubt, due))
     }
@@ -271,6 +276,7 @@ mod tests {
 
     const LAG: Duration = Duration::from_secs(5);
     const POLICY: DoubtPolicy = DoubtPolicy {
+        looks: DoubtPolicy::LOOKS,
         strong: OnDoubt::Report,
         weak: OnDoubt::Resend,
         give_up: Duration::from_secs(600),
@@ -395,8 +401,8 @@ mod tests {
     #[test]
     fn the_first_look_comes_two_seconds_after_the_beginning_and_the_next_when_it_is_due() {
         let fresh = History { due: Some(at(99)), ..History::fresh(at(0)) };
-        assert_eq!(look_due(&fresh, &strong()), at(2));
-        assert_eq!(look_due(&fresh, &Doubt { looks: 1, ..strong() }), at(99));
+        assert_eq!(look_due(&fresh, &strong(), &POLICY), at(2));
+        assert_eq!(look_due(&fresh, &Doubt { looks: 1, ..strong() }, &POLICY), at(99));
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub fn recall(
     }
 }
 
-/// The attempts of all its deliveries, and the longer wait.
+/// The past that knows of more attempts, and the longer wait.
 fn merged(history: &History, remembered: History) -> History {
     let newer = if history.attempts > remembered.attempts { history } else { &remembered };
     History {
@@ -139,5 +139,149 @@ fn merged(history: &History, remembered: History) -> History {
         due: history.due.max(newer.due),
         doubt: None,
         ..history.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Strength, accepted, expired};
+    use bytes::Bytes;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn parse(body: &'static str) -> SendJob {
+        SendJob::parse(&Bytes::from_static(body.as_bytes()), None).unwrap()
+    }
+
+    fn job() -> SendJob {
+        parse(
+            r#"{"id":"order-1","phone_number_id":"1","metadata":"mine","message":
+                {"messaging_product":"whatsapp","to":"+919901258433","text":{"body":"x"}}}"#,
+        )
+    }
+
+    fn receipt() -> SendJob {
+        parse(
+            r#"{"id":"read-1","phone_number_id":"1","message":
+                {"messaging_product":"whatsapp","status":"read","message_id":"wamid.1"}}"#,
+        )
+    }
+
+    fn tried(attempts: u32, doubt: Option<Doubt>) -> History {
+        History { attempts, doubt, ..History::fresh(at(-9)) }
+    }
+
+    fn unseen(deliveries: u32) -> Past {
+        Past::Unseen { deliveries }
+    }
+
+    fn begun() -> Past {
+        Past::Begun { attempt: 2, at: at(-5) }
+    }
+
+    /// `clear`, or the doubt; never a settlement.
+    fn stands(job: &SendJob, history: &History, earlier: u32, past: Past) -> Option<Doubt> {
+        match recall(job, history, earlier, past, at(0)) {
+            Standing::Clear(_) => None,
+            Standing::Doubt(doubt, _) => Some(doubt),
+            Standing::Settled(settlement) => panic!("{settlement:?}"),
+        }
+    }
+
+    #[test]
+    fn a_job_that_nobody_has_seen_is_clear() {
+        assert_eq!(stands(&job(), &tried(0, None), 0, unseen(0)), None);
+    }
+
+    #[test]
+    fn deliveries_that_were_all_ours_and_began_nothing_are_no_doubt() {
+        assert_eq!(stands(&job(), &tried(0, None), 3, unseen(3)), None);
+        assert_eq!(stands(&job(), &tried(0, None), 0, unseen(3)), None, "the broker counted anew");
+    }
+
+    #[test]
+    fn a_delivery_that_was_somebody_elses_is_weak_doubt() {
+        for (earlier, ours) in [(1, 0), (3, 2)] {
+            let doubt = stands(&job(), &tried(0, None), earlier, unseen(ours));
+            assert_eq!(doubt, Some(Doubt::weak(at(0))));
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_is_not_remembered_is_weak_doubt() {
+        assert_eq!(stands(&job(), &tried(1, None), 0, unseen(0)), Some(Doubt::weak(at(0))));
+    }
+
+    #[test]
+    fn a_doubt_that_travels_with_the_job_is_never_weakened() {
+        let doubt = Doubt { looks: 2, ..Doubt::strong(at(-7)) };
+        assert_eq!(stands(&job(), &tried(1, Some(doubt)), 0, unseen(0)), Some(doubt));
+        let weak = Doubt { strength: Strength::Weak, ..doubt };
+        assert_eq!(stands(&job(), &tried(1, Some(weak)), 0, begun()), Some(Doubt::strong(at(-5))));
+    }
+
+    #[test]
+    fn what_was_begun_is_strong_doubt_since_then_and_keeps_its_looks() {
+        assert_eq!(stands(&job(), &tried(0, None), 1, begun()), Some(Doubt::strong(at(-5))));
+        let looked = Doubt { looks: 2, ..Doubt::strong(at(-5)) };
+        assert_eq!(stands(&job(), &tried(2, Some(looked)), 0, begun()), Some(looked));
+        let Standing::Doubt(_, history) = recall(&job(), &tried(1, None), 0, begun(), at(0)) else {
+            panic!("no doubt");
+        };
+        assert_eq!(history.attempts, 2, "the attempt that left no answer counts");
+    }
+
+    #[test]
+    fn an_answered_attempt_goes_on_with_the_longer_past() {
+        let remembered = History { due: Some(at(60)), ..tried(3, None) };
+        for (mine, attempts) in [(tried(0, None), 3), (tried(4, None), 4)] {
+            let past = Past::Answered(Box::new(remembered.clone()));
+            let Standing::Clear(history) = recall(&job(), &mine, 1, past, at(0)) else {
+                panic!("not clear");
+            };
+            assert_eq!(history.attempts, attempts);
+            assert_eq!(history.due.is_some(), attempts == 3, "the wait goes with its attempt");
+        }
+    }
+
+    #[test]
+    fn a_finished_job_gets_its_outcome_again_with_the_metadata_of_this_delivery() {
+        let first = accepted(&job(), &tried(1, None), Some("wamid.1".into()), at(-3));
+        let outcome = Outcome::of(&first).unwrap();
+        assert!(outcome.event.metadata.is_none());
+        let past = Past::Finished(Box::new(outcome));
+        let Standing::Settled(again) = recall(&job(), &tried(0, None), 1, past, at(0)) else {
+            panic!("not settled");
+        };
+        assert_eq!(format!("{again:?}"), format!("{first:?}"));
+    }
+
+    #[test]
+    fn an_id_of_another_message_is_invalid() {
+        let standing = recall(&job(), &tried(0, None), 0, Past::Another, at(0));
+        let Standing::Settled(settlement) = standing else { panic!("not settled") };
+        let Settlement::DeadLetter { class, reason, .. } = *settlement else {
+            panic!("no dead letter")
+        };
+        assert_eq!((class, &*reason), (Class::Invalid, "id already used for another message"));
+    }
+
+    #[test]
+    fn invalid_and_expired_jobs_are_not_remembered() {
+        let history = tried(0, None);
+        for (failure, remembered) in [(Class::Invalid, false), (Class::Ambiguous, true)] {
+            let settlement = turned_away(&job(), &history, &Failure::new(failure, ""), at(0));
+            assert_eq!(Outcome::of(&settlement).is_some(), remembered, "{failure:?}");
+        }
+        assert!(Outcome::of(&expired(&job(), &history, at(0))).is_none());
+    }
+
+    #[test]
+    fn a_read_receipt_is_never_in_doubt() {
+        assert_eq!(stands(&receipt(), &tried(1, None), 2, unseen(0)), None);
+        assert_eq!(stands(&receipt(), &tried(1, None), 2, begun()), None);
     }
 }

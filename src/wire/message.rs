@@ -3,6 +3,9 @@
 use super::object::{ANY, Object, SOME};
 use super::{JobId, RawJson, Recipient, content};
 use bytes::Bytes;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// The field that Meta gives back in status webhooks.
 const OPAQUE: &str = "biz_opaque_callback_data";
@@ -62,6 +65,19 @@ impl Message {
             }
         };
         Ok(Message { raw, kind, recipient, has_opaque })
+    }
+
+    /// The object as the producer wrote it.
+    pub fn bytes(&self) -> &[u8] {
+        self.raw.bytes()
+    }
+
+    /// The object of its type, as JSON; none for a receipt.
+    pub fn content(&self) -> Option<&str> {
+        let Kind::Message(kind) = &self.kind else { return None };
+        let fields: BTreeMap<Cow<'_, str>, &RawValue> =
+            serde_json::from_str(self.raw.text()).ok()?;
+        fields.get(kind.as_str()).map(|content| content.get())
     }
 
     /// What it asks for.

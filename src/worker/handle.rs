@@ -1,13 +1,16 @@
-//! One job's way, from arrival to what follows. Read this first. It awaits the gates and the
-//! service, and decides nothing itself: the decisions are `policy`'s.
+//! One job's way, from arrival to what follows. Read this first. It awaits the ledger, the gates and
+//! the service, and decides nothing itself: the decisions are `policy`'s.
 
 use super::lanes::{Lane, Rank, Turn, sleep_until};
+use super::looking::Crowded;
 use super::order::Place;
 use super::{Hall, lock};
 use crate::clock;
-use crate::ledger::Seen;
+use crate::ledger::{Delivery, Mark};
 use crate::metrics::WaitGate;
-use crate::policy::{self, Answer, Failure, Settlement, Timing, Why};
+use crate::policy::{
+    self, Answer, Doubt, Failure, History, Settlement, Standing, Timing, Verdict, Why,
+};
 use crate::queue::{Incoming, Receipt};
 use crate::wire::{Class, Kind, Priority, Scope, SendJob};
 use std::time::Duration;
@@ -16,6 +19,19 @@ use tokio::time::Instant;
 /// Before a call starts, a job stays no longer in hand than this. RabbitMQ takes jobs back after 30
 /// minutes (`consumer_timeout`); by then it waits in a wait queue.
 const MAX_IN_HAND: Duration = Duration::from_secs(600);
+
+/// A job in doubt came by its number's urgent queue: it sleeps no longer than this there before its
+/// look is due.
+const LOOK_SLEEPS: Duration = Duration::from_secs(1);
+
+/// How long a job waits for another one's doubt, before it asks again.
+const IDENTICAL_WAITS: Duration = Duration::from_secs(5);
+
+/// A ledger that cannot be read is asked again after this.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
+
+/// A job that was delivered more often than this may be what ends the worker.
+const SUSPECT_AFTER: u32 = 3;
 
 /// Why no request was made.
 enum Stopped {
@@ -32,12 +48,14 @@ impl Stopped {
 }
 
 impl Hall {
-    /// What follows for this job; none when it is no longer ours.
+    /// What follows for this job; none when it is no longer ours. `delivery` becomes the ledger's view
+    /// of it.
     pub(super) async fn handle<R: Receipt>(
         &self,
         incoming: &Incoming<R>,
         lane: &Lane,
         place: &mut Place,
+        delivery: &mut Option<Delivery>,
     ) -> Option<Settlement> {
         // Read.
         let job = match &incoming.job {
@@ -47,10 +65,10 @@ impl Hall {
             }
         };
 
-        // Seen before? May it go now?
-        let turn = self.wait_for_turn(job, incoming, lane, place);
-        let turn = match tokio::time::timeout(MAX_IN_HAND, turn).await {
-            Ok(Ok(turn)) => turn,
+        // Seen before? In doubt? May it go now?
+        let ready = self.wait_for_turn(job, incoming, lane, place, delivery);
+        let (history, turn) = match tokio::time::timeout(MAX_IN_HAND, ready).await {
+            Ok(Ok(ready)) => ready,
             Ok(Err(Stopped::Settled(settlement))) => return Some(*settlement),
             Ok(Err(Stopped::Void)) => return None,
             Err(_) => {
@@ -58,82 +76,155 @@ impl Hall {
                 return Some(policy::later(job, &incoming.history, now, Why::Hold));
             }
         };
+        let delivery = delivery.as_ref()?;
+        let _mark = match self.suspect(job, incoming, "send").await {
+            Ok(mark) => mark,
+            Err(settlement) => return Some(*settlement),
+        };
 
         // Begin. From here silence is doubt, not failure.
-        if let Err(error) = self.ledger.begin(&job.phone_number_id, &job.id) {
+        let began = clock::wall();
+        if let Err(error) = delivery.begin(history.attempts.saturating_add(1), began).await {
             tracing::error!(job = %job.id, %error, "not sent: its beginning could not be recorded");
-            return Some(policy::given_back(&incoming.history));
+            return Some(policy::given_back(&history));
+        }
+        // The fence: what is somebody else's by now is not sent, and was not begun.
+        if !incoming.receipt.is_ours() {
+            self.noted(job, delivery.retract(&history, clock::wall()).await);
+            return None;
         }
 
         // Send.
-        let began = clock::wall();
         let answer = self.send(job, lane, turn).await;
 
         // Conclude.
         let now = clock::wall();
-        let settlement = policy::conclude(
-            job,
-            &incoming.history,
-            answer,
-            &self.retry,
-            (began, now),
-            fastrand::f64(),
-        );
-        if let Settlement::Reschedule(_) = settlement
-            && let Err(error) = self.ledger.answered(&job.phone_number_id, &job.id)
-        {
-            tracing::error!(job = %job.id, %error, "the end of its attempt could not be recorded");
+        if let Answer::Accepted { whatsapp_message_id: Some(id) } = &answer {
+            self.looking.accepted(job, id, now);
+        }
+        let times = (began, now);
+        let settlement =
+            policy::conclude(job, &history, answer, &self.retry, times, fastrand::f64());
+        if let Settlement::Reschedule(wait) = &settlement {
+            self.noted(
+                job,
+                match wait.history.doubt {
+                    None => delivery.answered(&wait.history, now).await,
+                    Some(_) => delivery.doubt(job).await,
+                },
+            );
         }
         Some(settlement)
     }
 
-    /// Passes its recipient's line, the job's own times, its recipient's gate, its number's and the
-    /// account's, each once.
+    /// Passes its recipient's line, what earlier deliveries left, the job's own times, its recipient's
+    /// gate, its number's and the account's, each once.
     async fn wait_for_turn<R: Receipt>(
         &self,
         job: &SendJob,
         incoming: &Incoming<R>,
         lane: &Lane,
         place: &mut Place,
-    ) -> Result<Turn, Stopped> {
+        delivery: &mut Option<Delivery>,
+    ) -> Result<(History, Turn), Stopped> {
         let arrived = clock::monotonic();
+        let delivery = delivery.insert(self.receive(job, incoming).await?);
         // A second delivery of a job waits here until the first one is settled, drain or not.
         place.first().await;
-        self.recall(job, incoming)?;
-        self.wait_until_due(job, incoming).await?;
-        self.wait_for_recipient(job, incoming, arrived).await?;
+        let history = self.recall(job, incoming, delivery).await?;
+        self.wait_until_due(job, incoming, &history).await?;
+        if delivery.waits_for_identical(job) {
+            let due = clock::wall() + IDENTICAL_WAITS;
+            return Err(Stopped::settled(policy::later(job, &history, due, Why::Identical)));
+        }
+        self.wait_for_recipient(job, incoming, &history, arrived).await?;
 
         let ready = clock::monotonic();
-        let turn = self.unless_drained(incoming, lane.turn(rank(incoming)));
+        let turn = lane.turn(rank(incoming.priority, &history));
+        let turn = self.unless_drained(&history, turn);
         let in_time = job.expires_at.map_or(MAX_IN_HAND, |end| policy::rest(end, clock::wall()));
         let Ok(turn) = tokio::time::timeout(in_time, turn).await else {
-            return Err(Stopped::settled(self.expired(job, incoming)));
+            return Err(expired(job, &history));
         };
         self.metrics.waited(WaitGate::Lane, ready.elapsed());
         let Some(turn) = turn? else { return Err(Stopped::Void) };
 
         // The last look before the request: time has passed at the gates.
         if policy::is_expired(job, clock::wall()) {
-            return Err(Stopped::settled(self.expired(job, incoming)));
+            return Err(expired(job, &history));
         }
         match incoming.receipt.is_ours() {
-            true => Ok(turn),
+            true => Ok((history, turn)),
             false => Err(Stopped::Void),
         }
     }
 
-    /// What an earlier delivery of the job came to stands; one that left no answer is in doubt.
-    fn recall<R: Receipt>(&self, job: &SendJob, incoming: &Incoming<R>) -> Result<(), Stopped> {
-        match self.ledger.look_up(&job.phone_number_id, &job.id) {
-            Seen::Unseen => Ok(()),
-            Seen::Finished(settlement) => Err(Stopped::Settled(settlement)),
-            Seen::Begun => {
-                let failure = Failure::new(
-                    Class::Ambiguous,
-                    "its request was begun and left no answer: it may have been sent",
-                );
-                let (history, now) = (&incoming.history, clock::wall());
-                Err(Stopped::settled(policy::turned_away(job, history, &failure, now)))
+    /// The ledger's view of the delivery. While it cannot be had, nothing is known to be unsent.
+    async fn receive<R: Receipt>(
+        &self,
+        job: &SendJob,
+        incoming: &Incoming<R>,
+    ) -> Result<Delivery, Stopped> {
+        loop {
+            match self.ledger.receive(job, incoming.history.replay, clock::wall()) {
+                Ok(delivery) => return Ok(delivery),
+                Err(error) => tracing::debug!(job = %job.id, %error, "waits for the ledger"),
+            }
+            self.unless_drained(&incoming.history, tokio::time::sleep(LEDGER_PAUSE)).await?;
+        }
+    }
+
+    /// The job's past, with what earlier deliveries of it left. One that may have been sent is looked
+    /// for first.
+    async fn recall<R: Receipt>(
+        &self,
+        job: &SendJob,
+        incoming: &Incoming<R>,
+        delivery: &Delivery,
+    ) -> Result<History, Stopped> {
+        let (history, earlier) = (&incoming.history, incoming.earlier);
+        match policy::recall(job, history, earlier, delivery.past(), clock::wall()) {
+            Standing::Clear(history) => Ok(*history),
+            Standing::Settled(settlement) => Err(Stopped::Settled(settlement)),
+            Standing::Doubt(doubt, history) => {
+                self.resolve(job, incoming, delivery, doubt, *history).await
+            }
+        }
+    }
+
+    /// Looks for the job's message when that is due. Returns its past when it is to be sent.
+    async fn resolve<R: Receipt>(
+        &self,
+        job: &SendJob,
+        incoming: &Incoming<R>,
+        delivery: &Delivery,
+        doubt: Doubt,
+        history: History,
+    ) -> Result<History, Stopped> {
+        self.noted(job, delivery.doubt(job).await);
+        let due = policy::look_due(&history, &doubt, &self.doubt);
+        let later = || Stopped::settled(policy::in_doubt(&history, doubt, due));
+        let rest = policy::rest(due, clock::wall());
+        if rest > LOOK_SLEEPS {
+            return Err(later());
+        }
+        let _mark = self.suspect(job, incoming, "look").await.map_err(Stopped::Settled)?;
+        let look = async {
+            tokio::time::sleep(rest).await;
+            let after = policy::sent_after(&history, &doubt);
+            self.looking.look(job, after, |id| delivery.is_claimed(id)).await
+        };
+        let looked = self.drain.run_until_cancelled(look).await.ok_or_else(later)?;
+        let now = clock::wall();
+        let sighting = looked.map_err(|Crowded| {
+            Stopped::settled(policy::look_crowded(&history, doubt, now, fastrand::f64()))
+        })?;
+        match policy::judge(job, &history, &doubt, sighting, &self.doubt, now) {
+            Verdict::Settle(settlement) => Err(Stopped::Settled(settlement)),
+            Verdict::Resend(history) => {
+                // Unrecorded, it would be looked for again: no harm.
+                self.noted(job, delivery.answered(&history, now).await);
+                Ok(*history)
             }
         }
     }
@@ -142,16 +233,16 @@ impl Hall {
         &self,
         job: &SendJob,
         incoming: &Incoming<R>,
+        history: &History,
     ) -> Result<(), Stopped> {
-        let (history, waited_for) = (&incoming.history, incoming.waited_for);
-        match policy::timing(job, history, waited_for, self.max_wait, clock::wall()) {
+        match policy::timing(job, history, incoming.waited_for, self.max_wait, clock::wall()) {
             Timing::Now => Ok(()),
             Timing::Sleep(rest) => {
                 self.metrics.waited(WaitGate::Due, rest);
-                self.unless_drained(incoming, tokio::time::sleep(rest)).await
+                self.unless_drained(history, tokio::time::sleep(rest)).await
             }
             Timing::Later(due, why) => Err(Stopped::settled(policy::later(job, history, due, why))),
-            Timing::Expired => Err(Stopped::settled(self.expired(job, incoming))),
+            Timing::Expired => Err(expired(job, history)),
         }
     }
 
@@ -159,11 +250,11 @@ impl Hall {
         &self,
         job: &SendJob,
         incoming: &Incoming<R>,
+        history: &History,
         arrived: Instant,
     ) -> Result<(), Stopped> {
-        let (history, waited_for) = (&incoming.history, incoming.waited_for);
         let Some(recipient) = job.message.recipient() else { return Ok(()) };
-        if policy::keeps_promise(history, waited_for, clock::wall()) {
+        if policy::keeps_promise(history, incoming.waited_for, clock::wall()) {
             return Ok(());
         }
         let now = clock::monotonic();
@@ -173,7 +264,7 @@ impl Hall {
             let due = clock::wall() + rest;
             return Err(Stopped::settled(policy::later(job, history, due, Why::Recipient)));
         }
-        self.unless_drained(incoming, sleep_until(free)).await?;
+        self.unless_drained(history, sleep_until(free)).await?;
         self.metrics.waited(WaitGate::Recipient, arrived.elapsed());
         Ok(())
     }
@@ -203,28 +294,54 @@ impl Hall {
         }
     }
 
-    /// Waits for `what`, unless the worker drains: then a job that has not begun goes back unchanged.
-    async fn unless_drained<R: Receipt, T>(
+    /// Marks a job that may be what ends the worker, for as long as it is touched here. One that has
+    /// done so too often gets its outcome.
+    async fn suspect<R: Receipt>(
         &self,
+        job: &SendJob,
         incoming: &Incoming<R>,
+        section: &str,
+    ) -> Result<Option<Mark>, Box<Settlement>> {
+        if incoming.earlier <= SUSPECT_AFTER {
+            return Ok(None);
+        }
+        match self.ledger.touch(section, job.id.as_str().as_bytes(), incoming.history.replay).await
+        {
+            Ok(Some(mark)) => Ok(Some(mark)),
+            Ok(None) => {
+                let reason =
+                    "the worker ended each time that it was handled: it may have been sent";
+                let failure = Failure::new(Class::Ambiguous, reason);
+                let history = &incoming.history;
+                Err(Box::new(policy::turned_away(job, history, &failure, clock::wall())))
+            }
+            Err(error) => {
+                self.noted(job, Err(error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits for `what`, unless the worker drains: then a job that has not begun goes back unchanged.
+    async fn unless_drained<T>(
+        &self,
+        history: &History,
         what: impl Future<Output = T>,
     ) -> Result<T, Stopped> {
         tokio::select! {
             biased;
-            () = self.drain.cancelled() => {
-                Err(Stopped::settled(policy::given_back(&incoming.history)))
-            }
+            () = self.drain.cancelled() => Err(Stopped::settled(policy::given_back(history))),
             done = what => Ok(done),
         }
     }
-
-    fn expired<R: Receipt>(&self, job: &SendJob, incoming: &Incoming<R>) -> Settlement {
-        policy::expired(job, &incoming.history, clock::wall())
-    }
 }
 
-fn rank<R>(incoming: &Incoming<R>) -> Rank {
-    match (incoming.history.attempts, incoming.priority) {
+fn expired(job: &SendJob, history: &History) -> Stopped {
+    Stopped::settled(policy::expired(job, history, clock::wall()))
+}
+
+fn rank(priority: Priority, history: &History) -> Rank {
+    match (history.attempts, priority) {
         (1.., _) => Rank::Returned,
         (0, Priority::Urgent) => Rank::Urgent,
         (0, Priority::Normal) => Rank::Normal,

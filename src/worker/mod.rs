@@ -6,18 +6,20 @@
 
 mod handle;
 mod lanes;
+mod looking;
 mod order;
 
 use crate::chakra::Client;
 use crate::clock;
-use crate::ledger::Ledger;
+use crate::ledger::{Delivery, Ledger, LedgerError};
 use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
 use crate::metrics::Metrics;
-use crate::policy::{self, Failure, RetryPolicy, Settlement};
+use crate::policy::{self, DoubtPolicy, Failure, Outcome, RetryPolicy, Settlement};
 use crate::queue::{Incoming, Receipt, SettleError};
-use crate::wire::{Class, NumberId, Recipient, ResultEvent};
+use crate::wire::{Class, NumberId, Recipient, ResultEvent, SendJob};
 use futures_util::FutureExt;
 use lanes::{Account, Lane, Shared};
+use looking::Looking;
 use order::Place;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -45,6 +47,10 @@ pub struct WorkerSettings {
     pub max_wait: Duration,
     /// When a job is tried again.
     pub retry: RetryPolicy,
+    /// What follows where an answer never came.
+    pub doubt: DoubtPolicy,
+    /// Looks at chats of the whole worker.
+    pub looks_per_second: f64,
     /// Calls at once; one number has at most half of them.
     pub max_in_flight: usize,
     /// Lanes at once.
@@ -60,6 +66,8 @@ struct Hall {
     recipients: Mutex<Recipients>,
     shared: Arc<Shared>,
     retry: RetryPolicy,
+    doubt: DoubtPolicy,
+    looking: Arc<Looking>,
     max_wait: Duration,
     drain: CancellationToken,
 }
@@ -72,8 +80,11 @@ pub struct Worker {
     max_lanes: usize,
     max_calls_a_lane: usize,
     lanes: HashMap<NumberId, Arc<Lane>>,
-    /// The tasks that hand out turns; they end with the worker.
+    /// The tasks beside the jobs (handing out turns, probing); they end with the worker.
     pacers: JoinSet<()>,
+    /// Whether results could be recorded, by the queue.
+    queue_may_send: watch::Receiver<bool>,
+    may_send: watch::Sender<bool>,
     jobs: TaskTracker,
 }
 
@@ -88,10 +99,17 @@ impl Worker {
         may_send: watch::Receiver<bool>,
         drain: CancellationToken,
     ) -> Worker {
+        let (may_send_now, both_may_send) = watch::channel(false);
+        let looking = Looking::new(
+            chakra.clone(),
+            settings.looks_per_second,
+            Arc::clone(&metrics),
+            ledger.note(),
+        );
         let shared = Arc::new(Shared {
             calls: Arc::new(Semaphore::new(settings.max_in_flight)),
             account: Mutex::new(Account::new(settings.account, clock::monotonic())),
-            may_send,
+            may_send: both_may_send,
         });
         let recipients = Recipients::new(settings.recipient, MAX_RECIPIENTS);
         let hall = Hall {
@@ -101,6 +119,8 @@ impl Worker {
             recipients: Mutex::new(recipients),
             shared,
             retry: settings.retry,
+            doubt: settings.doubt,
+            looking: Arc::new(looking),
             max_wait: settings.max_wait,
             drain,
         };
@@ -111,12 +131,18 @@ impl Worker {
             max_calls_a_lane: (settings.max_in_flight / 2).max(1),
             lanes: HashMap::new(),
             pacers: JoinSet::new(),
+            queue_may_send: may_send,
+            may_send: may_send_now,
             jobs: TaskTracker::new(),
         }
     }
 
     /// Runs until the queue has ended and every job in hand is settled.
     pub async fn run<R: Receipt>(mut self, mut queue: mpsc::Receiver<Incoming<R>>) {
+        let Worker { queue_may_send, may_send, .. } = &self;
+        let ledger = self.hall.ledger.trouble();
+        self.pacers.spawn(both(queue_may_send.clone(), ledger, may_send.clone()));
+        self.pacers.spawn(Arc::clone(&self.hall.looking).run(self.hall.drain.clone()));
         while let Some(incoming) = queue.recv().await {
             self.admit(incoming);
         }
@@ -169,13 +195,14 @@ impl Worker {
 impl Hall {
     /// Handles one job and settles it. The recipient's next job waits until this one is settled.
     async fn process<R: Receipt>(&self, incoming: Incoming<R>, lane: &Lane, mut place: Place) {
-        let handled = AssertUnwindSafe(self.handle(&incoming, lane, &mut place));
-        let settlement = match handled.catch_unwind().await {
+        let mut delivery = None;
+        let handled = self.handle(&incoming, lane, &mut place, &mut delivery);
+        let settlement = match AssertUnwindSafe(handled).catch_unwind().await {
             Ok(settlement) => settlement,
             Err(_) => Some(panicked(&incoming)),
         };
-        self.settle(incoming, settlement).await;
-        drop(place);
+        self.settle(incoming, delivery.as_ref(), settlement).await;
+        drop((delivery, place));
     }
 
     /// Ends a job that has no lane: it is no lawful job, or there are too many lanes.
@@ -189,30 +216,50 @@ impl Hall {
                 policy::turned_away(job, &incoming.history, &failure, now)
             }
         };
-        self.settle(incoming, Some(settlement)).await;
+        self.settle(incoming, None, Some(settlement)).await;
     }
 
-    async fn settle<R: Receipt>(&self, incoming: Incoming<R>, settlement: Option<Settlement>) {
+    /// The ledger first, then the queue: a job that comes again finds its outcome.
+    async fn settle<R: Receipt>(
+        &self,
+        incoming: Incoming<R>,
+        delivery: Option<&Delivery>,
+        settlement: Option<Settlement>,
+    ) {
         let Some(settlement) = settlement else {
             self.metrics.released();
             return;
         };
-        let job =
-            incoming.job.as_ref().ok().map(|job| (job.phone_number_id.clone(), job.id.clone()));
-        if let Some((number, id)) = &job {
-            self.ledger.finish(number, id, &settlement);
+        let outcome = Outcome::of(&settlement);
+        if let (Some(delivery), Ok(job)) = (delivery, &incoming.job) {
+            match (&outcome, &settlement) {
+                (Some(outcome), _) => {
+                    self.noted(job, delivery.finish(outcome, clock::wall()).await);
+                }
+                (None, Settlement::Reschedule(_)) => delivery.put_off(),
+                (None, Settlement::Finish(_) | Settlement::DeadLetter { .. }) => {}
+            }
+            self.metrics.doubt_jobs(self.ledger.doubts());
         }
         let settled = incoming.receipt.settle(&settlement).await;
         self.metrics.released();
         match settled {
             Ok(()) => {
-                if let Some((number, id)) = &job {
-                    self.ledger.forget(number, id);
+                let ended = !matches!(settlement, Settlement::Reschedule(_));
+                if let Some(delivery) = delivery.filter(|_| ended && outcome.is_none()) {
+                    delivery.forget();
                 }
                 self.note(incoming.lane.as_ref(), &settlement);
             }
             Err(SettleError::Stopped) => {}
             Err(error) => tracing::warn!(%error, "not settled: the job comes again"),
+        }
+    }
+
+    /// A record that failed is told, and harms nothing: at worst the job is looked for.
+    fn noted(&self, job: &SendJob, recorded: Result<(), LedgerError>) {
+        if let Err(error) = recorded {
+            tracing::error!(job = %job.id, %error, "what came of it could not be recorded");
         }
     }
 
@@ -246,6 +293,25 @@ impl Hall {
             attempts = event.attempts,
             "settled"
         );
+    }
+}
+
+/// True while results could be recorded and beginnings be remembered. Ends with the queue.
+async fn both(
+    mut queue: watch::Receiver<bool>,
+    mut ledger: watch::Receiver<Option<String>>,
+    may_send: watch::Sender<bool>,
+) {
+    loop {
+        let may = *queue.borrow_and_update() && ledger.borrow_and_update().is_none();
+        may_send.send_replace(may);
+        let changed = tokio::select! {
+            changed = queue.changed() => changed,
+            changed = ledger.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
     }
 }
 

@@ -160,6 +160,9 @@ const WRONG: &str = r#"
     [webhook]
     listen = "0.0.0.0:80"
     [doubt]
+    strong = "perhaps"
+    [ledger]
+    max_entries = 10
     [log]
     level = "inof"
     "#;
@@ -172,7 +175,7 @@ fn every_problem_is_told_at_once() {
         .variable("CHAKRA_SENDER__CHAKRA__MAX_INFLIGHT", "5")
         .problems();
     insta::assert_snapshot!(problems, @r#"
-    the configuration has 28 problems:
+    the configuration has 29 problems:
       chakra.base_url = "api.chakrahq.com/": must be an http or https URL without user, query, fragment or a slash at its end, like "https://api.chakrahq.com"
       chakra.api_version = 24: must be text, in quotes
       chakra.timeout = "1 minute": must be a duration from 1s to 10m, written like "250ms" or "5s"
@@ -191,11 +194,12 @@ fn every_problem_is_told_at_once() {
       limits.account.burst = 5: needs limits.account.rate as well
       retry.initial = "2h": must be a duration from 10ms to 1h, written like "250ms" or "5s"
       retry.factor = 0.5: must be a number from 1 to 100
+      doubt.strong = "perhaps": must be "report" or "resend"
+      ledger.max_entries = 10: must be a whole number from 1000 to 1000000000
       admin.listen = "localhost:9464" (from the environment): must be an IP address and a port, like "127.0.0.1:9464" or "[::]:9464", or "off"
       log.level = "inof": must be a level or directives like "info,lapin=warn": "inof" is neither a level (off, error, warn, info, debug, trace) nor target=level
       chakra.max_inflight (from the environment): unknown key; the nearest known one is chakra.max_in_flight
       chakra.tokn: unknown key; the nearest known one is chakra.token
-      doubt: unknown key
       lanes (from the environment): holds further keys and has no value of its own
       numbers.override[1].brust: unknown key; the nearest known one is numbers.override.burst
       prefix: unknown key; the nearest known one is rabbitmq.prefix

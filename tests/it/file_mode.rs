@@ -1,9 +1,11 @@
 //! The worker over files: it goes on where it stopped, and a bad line hurts nobody else.
 
-use crate::support::world::{NUMBER, Sent, World, job, paced, text};
+use crate::support::world::{NUMBER, Sent, World, bounds, job, paced, text};
+use chakra_sender::clock;
 use chakra_sender::ledger::Ledger;
+use chakra_sender::policy::History;
 use chakra_sender::queue::file::{Results, beside};
-use chakra_sender::wire::Status;
+use chakra_sender::wire::{SendJob, Status};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,10 @@ impl Files {
         Files { _folder: folder, results }
     }
 
+    fn ledger(&self) -> Ledger {
+        Ledger::open(&beside(&self.results, "ledger"), bounds(), clock::wall()).unwrap()
+    }
+
     async fn send(&self, world: World, lines: &[String]) -> Sent {
         self.send_watched(world, lines, |_| {}).await
     }
@@ -30,7 +36,8 @@ impl Files {
         lines: &[String],
         on_result: impl Fn(&chakra_sender::wire::ResultEvent) + Send + Sync + 'static,
     ) -> Sent {
-        let ledger = Ledger::open(&beside(&self.results, "begun")).unwrap();
+        let ledger =
+            Ledger::open(&beside(&self.results, "ledger"), bounds(), clock::wall()).unwrap();
         let results = Results::open(&self.results).unwrap();
         world.run(lines, results, ledger, on_result).await
     }
@@ -77,14 +84,23 @@ async fn a_run_that_is_stopped_goes_on_where_it_stopped_and_sends_nothing_twice(
 }
 
 #[tokio::test]
-async fn what_a_killed_run_had_begun_is_unknown_and_not_sent_again() {
+async fn what_a_killed_run_had_begun_is_looked_for_and_not_sent_blindly() {
     let files = Files::new();
-    let begun = format!("begun {NUMBER} left\nbegun {NUMBER} retried\nanswered {NUMBER} retried\n");
-    std::fs::write(beside(&files.results, "begun"), begun).unwrap();
-    let jobs = [text("left", "x"), text("retried", "x"), text("new", "x")];
-    let sent = files.send(World::new().await, &jobs).await;
-    assert_eq!(sent.outcome("left"), "unknown ambiguous after 0");
-    assert_eq!(sent.outcome("retried"), "accepted after 1");
+    let [left, retried] = ["left", "retried"].map(|id| text(id, id));
+    let ledger = files.ledger();
+    for (line, answered) in [(&left, false), (&retried, true)] {
+        let job = SendJob::parse(&line.clone().into(), None).unwrap();
+        let delivery = ledger.receive(&job, None, clock::wall()).unwrap();
+        delivery.begin(1, clock::wall()).await.unwrap();
+        if answered {
+            let history = History { attempts: 1, ..History::fresh(clock::wall()) };
+            delivery.answered(&history, clock::wall()).await.unwrap();
+        }
+    }
+    drop(ledger);
+    let sent = files.send(World::new().await, &[left, retried, text("new", "x")]).await;
+    assert_eq!(sent.outcome("left"), "unknown ambiguous after 1");
+    assert_eq!(sent.outcome("retried"), "accepted after 2");
     assert_eq!(sent.outcome("new"), "accepted after 1");
     assert_eq!(sent.sandbox.record().accepted_by_opaque("left"), 0);
 }
@@ -93,13 +109,13 @@ async fn what_a_killed_run_had_begun_is_unknown_and_not_sent_again() {
 async fn a_result_that_a_kill_left_torn_is_written_anew() {
     let files = Files::new();
     let jobs = [text("one", "x"), text("two", "x")];
-    files.send(World::new().await, &jobs).await;
+    let first = files.send(World::new().await, &jobs).await;
     let whole = std::fs::read(&files.results).unwrap();
     std::fs::write(&files.results, &whole[..whole.len() - 9]).unwrap();
     let sent = files.send(World::new().await, &jobs).await;
-    // It was begun, and its answer is lost with the line: that is all that is known.
-    assert_eq!(sent.results.len(), 1);
-    assert_eq!(sent.results[0].status, Status::Unknown);
+    let [again] = &sent.results[..] else { panic!("not one result") };
+    assert_eq!(again.whatsapp_message_id, first.result(again.id.as_str()).whatsapp_message_id);
+    assert_eq!(sent.sandbox.record().count_requests(), 0, "the ledger has its outcome");
     assert_eq!(files.counted().values().sum::<usize>(), 2);
 }
 
@@ -119,9 +135,9 @@ async fn an_unlawful_line_with_the_id_of_a_lawful_job_does_not_pass_for_its_resu
 #[tokio::test]
 async fn two_runs_do_not_share_their_files() {
     let files = Files::new();
-    let _first = Ledger::open(&beside(&files.results, "begun")).unwrap();
-    let second = Ledger::open(&beside(&files.results, "begun"));
-    assert!(second.unwrap_err().to_string().contains("another run is using it"));
+    let _first = files.ledger();
+    let second = Ledger::open(&beside(&files.results, "ledger"), bounds(), clock::wall());
+    assert!(second.unwrap_err().to_string().contains("another process"));
 }
 
 #[tokio::test]

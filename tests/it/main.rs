@@ -12,6 +12,7 @@ mod configuration;
 mod delivery;
 mod enqueue;
 mod file_mode;
+mod ledger;
 mod limiter;
 mod odd_bytes;
 mod processes;

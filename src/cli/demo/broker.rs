@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::rabbitmq::{
-    Accept, BrokerState, Follower, Producer, RabbitQueue, RabbitSettings, delete_everything,
+    Accept, BrokerState, Follower, Producer, RabbitQueue, RabbitSettings, Touch, delete_everything,
 };
 use crate::wire::{JobId, NumberId, Priority, SendJob};
 use crate::worker::Worker;
@@ -70,6 +70,7 @@ async fn work(
         max_lanes: settings.numbers.max_lanes,
         prefetch: parts::prefetch(settings)?,
         max_held: settings.worker.max_held,
+        touch: Touch::unmarked(),
     };
     let Some(ends) = stop.run_until_cancelled(connect(&rabbit)).await else {
         return Ok(unreadable);
@@ -82,7 +83,7 @@ async fn work(
     let worker = Worker::new(
         parts::worker_settings(settings)?,
         parts::client(settings)?,
-        Ledger::in_memory(),
+        Ledger::in_memory(settings.ledger.bounds),
         metrics,
         queue.may_send(),
         drain.clone(),

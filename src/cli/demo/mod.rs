@@ -125,7 +125,7 @@ async fn through_memory(
     let worker = Worker::new(
         parts::worker_settings(settings)?,
         parts::client(settings)?,
-        Ledger::in_memory(),
+        Ledger::in_memory(settings.ledger.bounds),
         Arc::new(Metrics::new()?),
         may_send,
         stop,

@@ -3,9 +3,10 @@
 
 use super::connection::{CLOSED_NORMALLY, LONGEST_PAUSE, Pauses, explain};
 use super::declare::{DeclareError, declare};
-use super::decode::{Decoded, Original, decode};
+use super::decode::{Decoded, Original};
 use super::headers;
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
+use super::suspect::decode_carefully;
 use super::topology::Topology;
 use crate::clock;
 use crate::queue::Incoming;
@@ -189,8 +190,9 @@ impl LaneTask {
     async fn hand_on(&self, mut delivery: Delivery, priority: Priority, hold: &Arc<Hold>) {
         let original = Original::take(&mut delivery);
         let earlier = headers::earlier_deliveries(&original.properties, delivery.redelivered);
+        let way = (&self.number, priority);
         let Decoded { job, travel, priority_disagrees } =
-            decode(&original, &self.number, priority, clock::wall());
+            decode_carefully(&self.desk.touch, &original, way, earlier).await;
         if priority_disagrees {
             self.desk.metrics.priority_disagreed(&self.number);
         }

@@ -22,6 +22,7 @@ mod lane;
 mod producer;
 mod publisher;
 mod receipt;
+mod suspect;
 pub mod topology;
 mod unrouted;
 
@@ -36,6 +37,7 @@ pub use inspect::{Inspection, inspect};
 pub use producer::{Producer, Taken};
 pub use publisher::{Outgoing, PublishError, Publisher, PublisherState};
 pub use receipt::RabbitReceipt;
+pub use suspect::{Marked, Touch};
 pub use topology::{Names, Topology, TopologySettings};
 
 use crate::metrics::Metrics;
@@ -78,6 +80,8 @@ pub struct RabbitSettings {
     pub prefetch: Prefetch,
     /// All deliveries in hand are to be no more than this; each lane gets a few in any case.
     pub max_held: usize,
+    /// Marks what may end the worker while it is read.
+    pub touch: Touch,
 }
 
 impl fmt::Debug for RabbitSettings {
@@ -151,7 +155,12 @@ impl RabbitQueue {
             prefetch: settings.prefetch,
             max_held: settings.max_held,
             settings: settings.topology,
-            desk: Desk { publisher: publisher.clone(), names, metrics: Arc::clone(&metrics) },
+            desk: Desk {
+                publisher: publisher.clone(),
+                names,
+                metrics: Arc::clone(&metrics),
+                touch: settings.touch,
+            },
             out: Some(out),
             stop: stop.clone(),
             close: close.clone(),

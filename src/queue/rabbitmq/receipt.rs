@@ -4,6 +4,7 @@
 use super::decode::Original;
 use super::headers::{self, Travel};
 use super::publisher::{Outgoing, PublishError, Publisher};
+use super::suspect::Touch;
 use super::topology::{Names, lane_key, step_for};
 use crate::clock;
 use crate::metrics::{Acknowledged, Metrics, PublishKind};
@@ -23,6 +24,7 @@ pub(super) struct Desk {
     pub(super) publisher: Publisher,
     pub(super) names: Arc<Names>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) touch: Touch,
 }
 
 /// One subscription's hold on its deliveries.

@@ -2,13 +2,14 @@
 //! moved into it, or told why not; the others get their one outcome here.
 
 use super::connection::{CLOSED_NORMALLY, Pauses, explain};
-use super::decode::{Original, decode};
+use super::decode::Original;
 use super::directory::{Directory, Verdict};
 use super::headers;
 use super::inbox::{LaneRequest, NoLane};
 use super::lane::give_back;
 use super::publisher::{Outgoing, PublishError};
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
+use super::suspect::decode_carefully;
 use super::topology::{Step, read_lane_key};
 use crate::clock;
 use crate::metrics::PublishKind;
@@ -136,12 +137,16 @@ impl Unrouted {
     async fn handle(self, mut delivery: Delivery, hold: Arc<Hold>, place: Place) {
         let astray = self.desk.names.is_wait(delivery.exchange.as_str());
         let original = Original::take(&mut delivery);
+        let earlier = headers::earlier_deliveries(&original.properties, delivery.redelivered);
         let lane = read_lane_key(&original.routing_key);
         let now = clock::wall();
         let travel = headers::read(&original.properties, now);
         let death = self.thrown_out(&original);
         let job = match &lane {
-            Some((number, priority)) => decode(&original, number, *priority, now).job,
+            Some((number, priority)) => {
+                let way = (number, *priority);
+                decode_carefully(&self.desk.touch, &original, way, earlier).await.job
+            }
             None => Err(unreadable_key(&original)),
         };
         let message = Message { original, travel, lane };

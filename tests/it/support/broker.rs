@@ -3,7 +3,7 @@
 
 use chakra_sender::queue::rabbitmq::topology::Names;
 use chakra_sender::queue::rabbitmq::{
-    Accept, ConnectionSettings, RabbitSettings, TlsSettings, TopologySettings,
+    Accept, ConnectionSettings, RabbitSettings, TlsSettings, TopologySettings, Touch,
 };
 use lapin::message::Delivery;
 use lapin::options::{
@@ -96,6 +96,7 @@ impl Broker {
             },
             numbers: Vec::new(),
             accept: Accept::Any,
+            touch: Touch::unmarked(),
             max_lanes: 10,
             prefetch: Arc::new(|_| 10),
             max_held: 1_000,

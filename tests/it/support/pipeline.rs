@@ -3,6 +3,7 @@
 
 use super::broker::{Broker, Client, SOON};
 use super::world::{self, World};
+use chakra_sender::clock;
 use chakra_sender::ledger::Ledger;
 use chakra_sender::metrics::Metrics;
 use chakra_sender::queue::Incoming;
@@ -20,6 +21,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -41,12 +43,18 @@ pub(crate) struct Plan {
     broker: Broker,
     worker: ChangeWorker,
     rabbit: ChangeRabbit,
+    ledger: Option<PathBuf>,
 }
 
 impl Plan {
     /// Lanes for both numbers, each paced as [`world::settings`] has it.
     pub(crate) fn on(broker: Broker) -> Plan {
-        Plan { broker, worker: Box::new(|_| {}), rabbit: Box::new(|_| {}) }
+        Plan { broker, worker: Box::new(|_| {}), rabbit: Box::new(|_| {}), ledger: None }
+    }
+
+    /// Keeps a ledger in this folder, over all starts.
+    pub(crate) fn ledger(self, folder: &Path) -> Plan {
+        Plan { ledger: Some(folder.to_owned()), ..self }
     }
 
     /// Changes the worker's settings at each start.
@@ -165,12 +173,15 @@ impl Pipeline {
         });
         (self.plan.rabbit)(&mut rabbit);
         let metrics = Arc::new(Metrics::new().unwrap());
+        let ledger = match &self.plan.ledger {
+            None => world::ledger(),
+            Some(folder) => Ledger::open(folder, world::bounds(), clock::wall()).unwrap(),
+        };
         let (queue, jobs) = RabbitQueue::start(rabbit, Arc::clone(&metrics)).unwrap();
         let drain = CancellationToken::new();
         let (client, may_send) = (self.world.client(), queue.may_send());
         let of_worker = Arc::clone(&metrics);
-        let worker =
-            Worker::new(worker, client, Ledger::in_memory(), of_worker, may_send, drain.clone());
+        let worker = Worker::new(worker, client, ledger, of_worker, may_send, drain.clone());
         let mut hall = JoinSet::new();
         let (out, seen) = mpsc::channel(1);
         hall.spawn(watch_over(jobs, out, Arc::clone(&self.redelivered)));

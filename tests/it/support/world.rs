@@ -2,13 +2,13 @@
 //! sandbox, jobs from lines in memory.
 
 use chakra_sender::chakra::{Client, ClientSettings};
-use chakra_sender::ledger::Ledger;
+use chakra_sender::ledger::{Ledger, LedgerBounds};
 use chakra_sender::limiter::{Rate, Rates, RecipientLimit};
 use chakra_sender::metrics::Metrics;
-use chakra_sender::policy::RetryPolicy;
+use chakra_sender::policy::{DoubtPolicy, RetryPolicy};
 use chakra_sender::queue::file::{FileQueue, OnResult, Results, Tally};
 use chakra_sender::sandbox::{Fault, Number, Sandbox, SandboxConfig};
-use chakra_sender::wire::{NumberId, ResultEvent};
+use chakra_sender::wire::{NumberId, OnDoubt, ResultEvent};
 use chakra_sender::worker::{Worker, WorkerSettings};
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -80,7 +80,7 @@ impl World {
 
     /// Runs the worker over these lines to the end.
     pub async fn send(self, lines: &[String]) -> Sent {
-        self.run(lines, Results::to(std::io::sink()), Ledger::in_memory(), |_| {}).await
+        self.run(lines, Results::to(std::io::sink()), ledger(), |_| {}).await
     }
 
     /// The same with results and ledger of one's own; `on_result` sees each result as it comes.
@@ -158,9 +158,26 @@ pub fn settings() -> WorkerSettings {
             max_attempts: 4,
             max_age: Duration::from_secs(60),
         },
+        doubt: DoubtPolicy {
+            looks: [50, 200, 400].map(Duration::from_millis),
+            strong: OnDoubt::Report,
+            weak: OnDoubt::Resend,
+            give_up: Duration::from_secs(2),
+            longest_call: Duration::from_millis(500),
+        },
+        looks_per_second: 100.0,
         max_in_flight: 256,
         max_lanes: 10,
     }
+}
+
+/// In memory, and no bound that a story meets.
+pub fn ledger() -> Ledger {
+    Ledger::in_memory(bounds())
+}
+
+pub fn bounds() -> LedgerBounds {
+    LedgerBounds { keep: Duration::from_secs(3600), max_entries: None, min_free: 0 }
 }
 
 /// A pace for one number.

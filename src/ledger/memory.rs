@@ -1,0 +1,227 @@
+//! The entries in memory: those of the jobs in hand, the doubts, and, where no folder stands behind
+//! the ledger, all the others, within a bound. Quiet: time comes as an argument.
+
+use super::identity::Identity;
+use super::record::{Entry, State};
+use jiff::Timestamp;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// How much is remembered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) keep: Duration,
+    pub(super) max_entries: usize,
+    /// A folder has all entries: only what is in hand and in doubt stays here.
+    pub(super) on_disk: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    bounds: Bounds,
+    entries: HashMap<u128, Held>,
+    /// Jobs in doubt, with what their content is, once that is known.
+    doubts: HashMap<u128, Option<u128>>,
+    /// Which job a message of Meta's belongs to.
+    claims: HashMap<u128, u128>,
+    /// Entries that may be forgotten, in the order in which they came to it.
+    finished: VecDeque<u128>,
+    loose: VecDeque<u128>,
+    /// No longer in hand, but their last change may not be in the folder yet; with its number.
+    lingering: VecDeque<(u64, u128)>,
+}
+
+#[derive(Debug)]
+struct Held {
+    entry: Entry,
+    /// Deliveries of the job that are in this worker now.
+    in_hand: u32,
+    /// It stands among those that may be forgotten.
+    leaves: bool,
+    /// The number of its last change on the way to the folder.
+    written: u64,
+}
+
+impl Memory {
+    pub(super) fn new(bounds: Bounds) -> Memory {
+        Memory {
+            bounds,
+            entries: HashMap::new(),
+            doubts: HashMap::new(),
+            claims: HashMap::new(),
+            finished: VecDeque::new(),
+            loose: VecDeque::new(),
+            lingering: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn has(&self, key: u128) -> bool {
+        self.entries.contains_key(&key)
+    }
+
+    pub(super) fn entry(&self, key: u128) -> Option<&Entry> {
+        self.entries.get(&key).map(|held| &held.entry)
+    }
+
+    /// Takes a job in hand. `known` is what the folder has of it. None where the id belongs to
+    /// another message; else how many deliveries of this one came before.
+    pub(super) fn take(
+        &mut self,
+        job: &Identity,
+        known: Option<Entry>,
+        now: Timestamp,
+    ) -> Option<u32> {
+        if !self.has(job.key) {
+            self.make_room(now);
+        }
+        let fresh = || Held {
+            entry: known.unwrap_or_else(|| Entry::new(job, now)),
+            in_hand: 0,
+            leaves: false,
+            written: 0,
+        };
+        let held = self.entries.entry(job.key).or_insert_with(fresh);
+        if held.entry.fingerprint != job.fingerprint {
+            if self.bounds.on_disk && held.written == 0 {
+                // It has come from the folder just now.
+                self.drop_if_idle(job.key);
+            }
+            return None;
+        }
+        let before = held.entry.deliveries;
+        held.entry.deliveries = before.saturating_add(1);
+        held.in_hand += 1;
+        Some(before)
+    }
+
+    /// A change of the entry is on its way to the folder.
+    pub(super) fn is_written(&mut self, key: u128, number: u64) {
+        if let Some(held) = self.entries.get_mut(&key) {
+            held.written = number;
+        }
+    }
+
+    /// One delivery less is in hand. The folder has all changes up to the number `committed`.
+    pub(super) fn release(&mut self, key: u128, committed: u64) {
+        self.let_go(committed);
+        let Some(held) = self.entries.get_mut(&key) else { return };
+        held.in_hand = held.in_hand.saturating_sub(1);
+        if held.in_hand > 0 {
+            return;
+        }
+        let forgotten = matches!(held.entry.state, State::Received) && held.entry.deliveries == 0;
+        if self.bounds.on_disk {
+            // Until then the folder would tell an older state.
+            return self.lingering.push_back((held.written, key));
+        }
+        if forgotten {
+            return self.drop_if_idle(key);
+        }
+        let line = match &held.entry.state {
+            State::Begun { .. } => return,
+            State::Finished(_) => &mut self.finished,
+            State::Received | State::Answered(_) => &mut self.loose,
+        };
+        if !std::mem::replace(&mut held.leaves, true) {
+            line.push_back(key);
+        }
+    }
+
+    fn let_go(&mut self, committed: u64) {
+        while let Some((number, key)) = self.lingering.front().copied()
+            && number <= committed
+        {
+            self.lingering.pop_front();
+            if self.entries.get(&key).is_some_and(|held| held.written <= committed) {
+                self.drop_if_idle(key);
+            }
+        }
+    }
+
+    /// Changes the state of a job in hand.
+    pub(super) fn change(&mut self, key: u128, state: State, now: Timestamp) {
+        if !matches!(state, State::Begun { .. }) {
+            self.doubts.remove(&key);
+        }
+        let Some(held) = self.entries.get_mut(&key) else { return };
+        held.entry.changed = now.as_millisecond();
+        held.entry.state = state;
+        if !self.bounds.on_disk
+            && let Some(message) = held.entry.claim()
+        {
+            self.claims.insert(message, key);
+        }
+    }
+
+    /// The job's present message leaves: deliveries of the next one are counted anew.
+    pub(super) fn forget(&mut self, key: u128) {
+        self.doubts.remove(&key);
+        if let Some(held) = self.entries.get_mut(&key) {
+            held.entry.deliveries = 0;
+            held.entry.state = State::Received;
+        }
+    }
+
+    pub(super) fn claimed_by(&self, message: u128) -> Option<u128> {
+        self.claims.get(&message).copied()
+    }
+
+    /// A job is in doubt; its content where that is known by now.
+    pub(super) fn doubt(&mut self, key: u128, content: Option<u128>) {
+        self.doubts.insert(key, content);
+        if let Some(held) = self.entries.get_mut(&key) {
+            held.entry.content = content;
+        }
+    }
+
+    pub(super) fn doubts(&self) -> usize {
+        self.doubts.len()
+    }
+
+    pub(super) fn is_in_doubt(&self, content: u128, but_for: u128) -> bool {
+        self.doubts.iter().any(|(key, other)| *key != but_for && *other == Some(content))
+    }
+
+    /// Whether one more attempt can be remembered.
+    pub(super) fn has_room(&mut self, now: Timestamp) -> bool {
+        self.make_room(now);
+        self.entries.len() <= self.bounds.max_entries
+    }
+
+    /// The longest finished leave first, then what waits for another try. What was begun never does,
+    /// nor what is in hand.
+    fn make_room(&mut self, now: Timestamp) {
+        let keep = i64::try_from(self.bounds.keep.as_millis()).unwrap_or(i64::MAX);
+        let oldest = now.as_millisecond().saturating_sub(keep);
+        while let Some(key) = self.finished.front().copied() {
+            let lapsed = self.entry(key).is_none_or(|entry| entry.changed < oldest);
+            if !lapsed && self.entries.len() < self.bounds.max_entries {
+                break;
+            }
+            self.finished.pop_front();
+            self.leave(key);
+        }
+        while self.entries.len() >= self.bounds.max_entries
+            && let Some(key) = self.loose.pop_front()
+        {
+            self.leave(key);
+        }
+    }
+
+    fn leave(&mut self, key: u128) {
+        let Some(held) = self.entries.get_mut(&key) else { return };
+        held.leaves = false;
+        if !matches!(held.entry.state, State::Begun { .. }) {
+            self.drop_if_idle(key);
+        }
+    }
+
+    fn drop_if_idle(&mut self, key: u128) {
+        if self.entries.get(&key).is_none_or(|held| held.in_hand > 0) {
+            return;
+        }
+        if let Some(message) = self.entries.remove(&key).and_then(|held| held.entry.claim()) {
+            self.claims.remove(&message);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The folder behind the ledger: one thread writes what has come together as one commit, and tells
+//! those who wait for it. It looks after the disk's room, and opens the folder anew after a failure.
+
+use super::record::Entry;
+use super::store::{Change, Store, StoreBounds, free_space};
+use super::{LedgerBounds, LedgerError};
+use crate::clock;
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// How often the disk's room is looked at, old entries are dropped, and a failed folder is opened anew.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// The key of what others keep beside the entries. No digest has this value.
+const NOTE: u128 = 0;
+
+/// The folder, and the thread that writes into it.
+#[derive(Debug)]
+pub(super) struct Disk {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    bounds: StoreBounds,
+    min_free: u64,
+    pending: Mutex<Pending>,
+    wake: Condvar,
+    /// None while it could not be opened anew.
+    store: RwLock<Option<Store>>,
+    trouble: watch::Sender<Option<String>>,
+    /// The number of the last change that was committed, or could not be.
+    committed: AtomicU64,
+    /// The last commit failed: the folder is opened anew before the next.
+    failed: AtomicBool,
+    marks: Mutex<HashMap<u128, u32>>,
+    note: Option<Vec<u8>>,
+}
+
+/// What waits for the next commit. Bounded by the jobs in hand, each of which waits for its own.
+#[derive(Debug, Default)]
+struct Pending {
+    changes: Vec<Change>,
+    waiting: Vec<oneshot::Sender<Result<(), LedgerError>>>,
+    closing: bool,
+    /// The number of the last change that came.
+    number: u64,
+}
+
+/// Until a change is safe.
+#[derive(Debug)]
+pub(super) struct Safe(Option<oneshot::Receiver<Result<(), LedgerError>>>);
+
+impl Safe {
+    /// Nothing is to be written.
+    pub(super) fn at_once() -> Safe {
+        Safe(None)
+    }
+
+    pub(super) async fn wait(self) -> Result<(), LedgerError> {
+        match self.0 {
+            None => Ok(()),
+            Some(safe) => safe.await.unwrap_or(Err(LedgerError::Closed)),
+        }
+    }
+}
+
+impl Pending {
+    fn push(&mut self, change: Change) -> u64 {
+        self.changes.push(change);
+        self.number += 1;
+        self.number
+    }
+}
+
+impl Disk {
+    /// Opens the folder and starts the thread. Returns what was left unfinished.
+    pub(super) fn open(
+        folder: &Path,
+        bounds: LedgerBounds,
+        max_entries: u64,
+        now: Timestamp,
+    ) -> Result<(Disk, Vec<(u128, Entry)>), LedgerError> {
+        let store_bounds = StoreBounds { keep: bounds.keep, max_entries };
+        let (store, left) = Store::open(folder, store_bounds, now).map_err(wrapped)?;
+        let mut note = None;
+        let mut unfinished = Vec::with_capacity(left.open.len());
+        for (key, value) in left.open {
+            match key {
+                NOTE => note = Some(value),
+                key => unfinished.push((key, read(&value)?)),
+            }
+        }
+        let shared = Arc::new(Shared {
+            folder: folder.to_owned(),
+            bounds: store_bounds,
+            min_free: bounds.min_free,
+            pending: Mutex::default(),
+            wake: Condvar::new(),
+            store: RwLock::new(Some(store)),
+            trouble: watch::Sender::new(None),
+            committed: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            marks: Mutex::new(left.marks.into_iter().collect()),
+            note,
+        });
+        shared.tell(shared.has_room().err());
+        let writer = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("ledger".into());
+        let thread = thread.spawn(move || writer.run()).map_err(|_| LedgerError::Closed)?;
+        Ok((Disk { shared, thread: Mutex::new(Some(thread)) }, unfinished))
+    }
+
+    /// What the folder has of a job.
+    pub(super) fn entry(&self, key: u128) -> Result<Option<Entry>, LedgerError> {
+        match self.shared.read(|store| store.get(key))? {
+            Some(value) => read(&value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn claimed_by(&self, message: u128) -> Result<Option<u128>, LedgerError> {
+        self.shared.read(|store| store.claimed_by(message))
+    }
+
+    /// With the next commit; nobody waits for it. Returns the change's number.
+    pub(super) fn write(&self, change: Change) -> u64 {
+        let number = self.shared.pending().push(change);
+        self.shared.wake.notify_one();
+        number
+    }
+
+    /// With the next commit. Returns the change's number.
+    pub(super) fn write_and_tell(&self, change: Change) -> (u64, Safe) {
+        let (told, safe) = oneshot::channel();
+        let number = {
+            let mut pending = self.shared.pending();
+            pending.waiting.push(told);
+            pending.push(change)
+        };
+        self.shared.wake.notify_one();
+        (number, Safe(Some(safe)))
+    }
+
+    /// The folder has all changes up to this number.
+    pub(super) fn committed(&self) -> u64 {
+        self.shared.committed.load(SeqCst)
+    }
+
+    /// Why nothing new may be begun.
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.shared.trouble.subscribe()
+    }
+
+    /// How often what has this mark ended the process.
+    pub(super) fn strikes(&self, key: u128) -> u32 {
+        self.shared.marks().get(&key).copied().unwrap_or(0)
+    }
+
+    pub(super) async fn mark(&self, key: u128, strikes: u32) -> Result<(), LedgerError> {
+        self.write_and_tell(Change::Mark { key, strikes }).1.wait().await
+    }
+
+    pub(super) fn unmark(&self, key: u128) {
+        self.shared.marks().remove(&key);
+        self.write(Change::Unmark { key });
+    }
+
+    pub(super) fn note(&self) -> Option<Vec<u8>> {
+        self.shared.note.clone()
+    }
+
+    pub(super) fn keep_note(&self, bytes: &[u8]) {
+        self.write(Change::Open { key: NOTE, value: bytes.to_vec() });
+    }
+
+    /// Writes what waits, and lets go of the folder.
+    pub(super) fn close(&self) {
+        self.shared.pending().closing = true;
+        self.shared.wake.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the ledger's thread ended by a defect");
+        }
+        *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn run(self: Arc<Self>) {
+        let _tells = TellsItsEnd(&self);
+        let mut looked = clock::monotonic();
+        loop {
+            let Pending { changes, waiting, closing, number } = self.take();
+            if !changes.is_empty() {
+                let committed = self.commit(&changes);
+                self.committed.store(number, SeqCst);
+                for waits in waiting {
+                    // Who no longer waits has given its job up.
+                    let _gone = waits.send(committed.clone());
+                }
+            }
+            if closing {
+                return;
+            }
+            if looked.elapsed() >= HOUSEKEEPING {
+                looked = clock::monotonic();
+                self.keep_house();
+            }
+        }
+    }
+
+    /// All that waits; empty after a while without any.
+    fn take(&self) -> Pending {
+        let idle = |pending: &mut Pending| pending.changes.is_empty() && !pending.closing;
+        let waited = self.wake.wait_timeout_while(self.pending(), HOUSEKEEPING, idle);
+        let (mut pending, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        Pending {
+            changes: std::mem::take(&mut pending.changes),
+            waiting: std::mem::take(&mut pending.waiting),
+            ..*pending
+        }
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), LedgerError> {
+        let committed = self.read(|store| store.commit(changes));
+        if let Err(error) = &committed {
+            self.failed.store(true, SeqCst);
+            self.tell(Some(error.to_string()));
+        }
+        committed
+    }
+
+    /// A reader or the writer uses the store; only opening it anew takes it away.
+    fn read<T>(
+        &self,
+        ask: impl FnOnce(&Store) -> Result<T, super::StoreError>,
+    ) -> Result<T, LedgerError> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let store = store.as_ref().ok_or(LedgerError::Closed)?;
+        ask(store).map_err(wrapped)
+    }
+
+    fn keep_house(&self) {
+        let well = self.has_room().and_then(|()| match self.failed.load(SeqCst) {
+            true => self.open_anew(),
+            false => {
+                self.read(|store| store.sweep(clock::wall())).map_err(|error| error.to_string())
+            }
+        });
+        self.tell(well.err());
+    }
+
+    fn has_room(&self) -> Result<(), String> {
+        let (folder, least) = (self.folder.display(), self.min_free);
+        match free_space(&self.folder) {
+            Ok(free) if free < least => Err(format!(
+                "{folder}: {free} bytes are free, less than ledger.min_free ({least}): make room"
+            )),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{folder}: {error}")),
+        }
+    }
+
+    fn open_anew(&self) -> Result<(), String> {
+        let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        // The folder is locked until the old one is gone.
+        *store = None;
+        let (opened, _) = Store::open(&self.folder, self.bounds, clock::wall())
+            .map_err(|error| error.to_string())?;
+        *store = Some(opened);
+        self.failed.store(false, SeqCst);
+        Ok(())
+    }
+
+    fn tell(&self, trouble: Option<String>) {
+        self.trouble.send_if_modified(|told| {
+            match (told.as_deref(), trouble.as_deref()) {
+                (None, Some(reason)) => tracing::error!(%reason, "the ledger: no new send starts"),
+                (Some(_), None) => tracing::info!("the ledger is written again"),
+                (None, None) | (Some(_), Some(_)) => {}
+            }
+            let changed = *told != trouble;
+            *told = trouble;
+            changed
+        });
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn marks(&self) -> MutexGuard<'_, HashMap<u128, u32>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// However the thread ends: nothing is written any more.
+struct TellsItsEnd<'a>(&'a Shared);
+
+impl Drop for TellsItsEnd<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.tell(Some("the ledger's thread ended by a defect: restart the worker".into()));
+        }
+    }
+}
+
+fn wrapped(error: super::StoreError) -> LedgerError {
+    LedgerError::Store(Arc::new(error))
+}
+
+fn read(value: &[u8]) -> Result<Entry, LedgerError> {
+    Entry::from_bytes(value).ok_or(LedgerError::Unreadable)
+}
