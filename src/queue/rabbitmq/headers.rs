@@ -9,28 +9,30 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const ATTEMPTS: &str = "x-attempts";
+pub(super) const ATTEMPTS: &str = "x-attempts";
 const ATTEMPTS_FREE: &str = "x-attempts-free";
-const FIRST_RECEIVED: &str = "x-first-received";
-const FIRST_ATTEMPT: &str = "x-first-attempt";
-const LAST_ERROR: &str = "x-last-error";
+pub(super) const FIRST_RECEIVED: &str = "x-first-received";
+pub(super) const FIRST_ATTEMPT: &str = "x-first-attempt";
+pub(super) const LAST_ERROR: &str = "x-last-error";
 const DUE: &str = "x-due";
 const DOUBT: &str = "x-doubt";
 const DOUBT_SINCE: &str = "x-doubt-since";
 const DOUBT_LOOKS: &str = "x-doubt-looks";
-const REPLAY: &str = "x-replay";
+pub(super) const REPLAY: &str = "x-replay";
 /// What it waits for; in the dead letters a sentence.
-const REASON: &str = "x-reason";
+pub(super) const REASON: &str = "x-reason";
 /// In the dead letters: the class of its failure.
-const CLASS: &str = "x-class";
+pub(super) const CLASS: &str = "x-class";
 /// In the dead letters: the key that brings it back.
-const ROUTING_KEY: &str = "x-routing-key";
+pub(super) const ROUTING_KEY: &str = "x-routing-key";
+/// In the dead letters: when it got there.
+pub(super) const DIED_AT: &str = "x-died-at";
 /// The property `expiration` as a moment: the property itself would make the broker throw the job
 /// out of a wait queue.
-const EXPIRES_AT: &str = "x-expires-at";
+pub(super) const EXPIRES_AT: &str = "x-expires-at";
 
 /// Written by us alone: what stood there before is replaced or dropped.
-const OURS: [&str; 14] = [
+const OURS: [&str; 15] = [
     ATTEMPTS,
     ATTEMPTS_FREE,
     FIRST_RECEIVED,
@@ -44,6 +46,7 @@ const OURS: [&str; 14] = [
     REASON,
     CLASS,
     ROUTING_KEY,
+    DIED_AT,
     EXPIRES_AT,
 ];
 
@@ -145,10 +148,12 @@ pub(super) fn dead(
     class: Class,
     reason: &str,
     routing_key: &str,
+    died_at: Timestamp,
 ) -> BasicProperties {
     let mut own = own(travel, Some(reason));
     own.insert(CLASS, string(class.name()));
     own.insert(ROUTING_KEY, string(routing_key));
+    own.insert(DIED_AT, millis(died_at));
     carried(original, own)
 }
 
@@ -181,7 +186,10 @@ fn own(travel: &Travel, reason: Option<&str>) -> BTreeMap<&'static str, AMQPValu
 
 /// What a producer set and is safe to publish again: not `expiration`, `user_id` (the broker refuses
 /// another user's) and `priority`.
-fn carried(original: &BasicProperties, own: BTreeMap<&'static str, AMQPValue>) -> BasicProperties {
+pub(super) fn carried(
+    original: &BasicProperties,
+    own: BTreeMap<&'static str, AMQPValue>,
+) -> BasicProperties {
     let mut headers = FieldTable::default();
     let mut bytes = 0;
     for (name, value) in original.headers().iter().flat_map(FieldTable::inner) {
@@ -258,11 +266,11 @@ fn string(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-fn millis(at: Timestamp) -> AMQPValue {
+pub(super) fn millis(at: Timestamp) -> AMQPValue {
     AMQPValue::LongString(format!("{at:.3}").into())
 }
 
-fn text(headers: &FieldTable, name: &str) -> Option<String> {
+pub(super) fn text(headers: &FieldTable, name: &str) -> Option<String> {
     let text = match headers.inner().get(name)? {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok()?,
         AMQPValue::ShortString(text) => text.as_str(),
@@ -285,11 +293,11 @@ fn integer(headers: &FieldTable, name: &str) -> Option<i64> {
     })
 }
 
-fn count(headers: &FieldTable, name: &str) -> Option<u32> {
+pub(super) fn count(headers: &FieldTable, name: &str) -> Option<u32> {
     u32::try_from(integer(headers, name)?).ok()
 }
 
-fn moment(headers: &FieldTable, name: &str) -> Option<Timestamp> {
+pub(super) fn moment(headers: &FieldTable, name: &str) -> Option<Timestamp> {
     match integer(headers, name) {
         Some(number) => from_amqp(u64::try_from(number).ok()?),
         None => text(headers, name)?.parse().ok(),
@@ -409,7 +417,7 @@ mod tests {
                 .with_expiration(expiration.as_str().into());
             let travel = read(&properties, now());
             let _ = last_death(&properties);
-            let again = dead(&properties, &travel, Class::Invalid, "why", "1");
+            let again = dead(&properties, &travel, Class::Invalid, "why", "1", now());
             prop_assert_eq!(read(&again, now()).history.attempts, travel.history.attempts);
         }
     }

@@ -162,7 +162,8 @@ impl RabbitReceipt {
                 let Message { original, travel, .. } = &self.message;
                 let travel = &Travel { history: history.clone(), ..travel.clone() };
                 let key = original.routing_key.as_str();
-                let properties = headers::dead(&original.properties, travel, *class, reason, key);
+                let (dying, now) = (&original.properties, clock::wall());
+                let properties = headers::dead(dying, travel, *class, reason, key, now);
                 let queue = self.desk.names.dead_letters();
                 let out = self.outgoing("", &queue, properties, PublishKind::DeadLetter)?;
                 self.confirmed(out).await?;
