@@ -2,6 +2,7 @@
 //! data, stderr is for people. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 
 mod check;
+mod dead_letters;
 mod demo;
 mod enqueue;
 mod parts;
@@ -36,6 +37,11 @@ enum End {
     Interrupted,
 }
 
+/// A command that was called in a way it cannot be: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Runs `work` under the signals: the first cancels `drain`, the second leaves at once.
 async fn under_signals(
     drain: &CancellationToken,
@@ -68,6 +74,7 @@ Examples:
   chakra-sender worker                                  the main job, from RabbitMQ
   chakra-sender enqueue jobs.jsonl                      put jobs on RabbitMQ
   chakra-sender results                                 follow the results
+  chakra-sender dead-letters list                       what was given up, and why
   chakra-sender send --jobs jobs.jsonl --results out.jsonl   the same with no broker";
 
 #[derive(Debug, Subcommand)]
@@ -82,6 +89,8 @@ enum Command {
     Enqueue(enqueue::EnqueueArguments),
     /// Follow results, taking nothing from real consumers
     Results(results::ResultsArguments),
+    /// Look at the jobs that were given up, send them again, or drop them
+    DeadLetters(dead_letters::DeadLettersArguments),
     /// Say what is in place and what to do about the rest
     Check(check::CheckArguments),
     /// A fake ChakraHQ on this machine, with faults
@@ -115,6 +124,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<End> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Enqueue(arguments) => enqueue::run(arguments, settings()?).await,
         Command::Results(arguments) => results::run(arguments, settings()?).await,
+        Command::DeadLetters(arguments) => dead_letters::run(arguments, settings()?).await,
         Command::Check(arguments) => check::run(arguments, settings()?).await,
         Command::Sandbox(arguments) => sandbox::run(arguments).await,
         Command::Schema(arguments) => schema::run(&arguments),
@@ -133,7 +143,7 @@ fn settings(file: Option<&std::path::Path>) -> Result<Settings, ConfigError> {
 #[expect(clippy::print_stderr, reason = "stderr is for people")]
 fn complain(error: &anyhow::Error) -> ExitCode {
     eprintln!("chakra-sender: {error:#}");
-    match error.is::<ConfigError>() {
+    match error.is::<ConfigError>() || error.is::<Usage>() {
         true => ExitCode::from(2),
         false => ExitCode::from(1),
     }

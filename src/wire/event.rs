@@ -33,7 +33,9 @@ impl Status {
 }
 
 /// Why a job or an attempt failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// We refused it: the job is not lawful.
@@ -51,6 +53,21 @@ pub enum Class {
 }
 
 impl Class {
+    /// Each of them.
+    pub const ALL: [Class; 6] = [
+        Class::Invalid,
+        Class::Refused,
+        Class::Throttled,
+        Class::Unavailable,
+        Class::Ambiguous,
+        Class::Blocked,
+    ];
+
+    /// Reads the word.
+    pub fn from_name(name: &str) -> Option<Class> {
+        Class::ALL.into_iter().find(|class| class.name() == name)
+    }
+
     /// The word on the wire, in headers and in labels.
     pub fn name(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ mod broker_trouble;
 mod chakra_client;
 mod commands;
 mod configuration;
+mod dead_letters;
 mod delivery;
 mod enqueue;
 mod file_mode;

@@ -293,7 +293,7 @@ impl Pipeline {
 
     /// Waits for the result of a job.
     pub(crate) async fn result(&self, id: &str) -> Told {
-        self.told_until(&format!("no result of {id}"), |all| all.iter().any(|told| told.id() == id))
+        self.told(&format!("no result of {id}"), |all| all.iter().any(|told| told.id() == id))
             .await
             .into_iter()
             .find(|told| told.id() == id)
@@ -302,7 +302,7 @@ impl Pipeline {
 
     /// Waits until so many different jobs have a result.
     pub(crate) async fn results(&self, jobs: usize) -> HashMap<String, Told> {
-        let all = self.told_until("results are missing", |all| by_id(all).len() >= jobs).await;
+        let all = self.told("results are missing", |all| by_id(all).len() >= jobs).await;
         by_id(&all)
     }
 
@@ -313,12 +313,17 @@ impl Pipeline {
         let results = self.plan.broker.names().results();
         self.producer.publish((&results, END), body.as_bytes(), BasicProperties::default()).await;
         let goal = |all: &[Told]| all.iter().any(|told| told.id() == mark);
-        let mut all = self.told_until("the mark did not come back", goal).await;
+        let mut all = self.told("the mark did not come back", goal).await;
         all.retain(|told| told.key != END);
         all
     }
 
-    async fn told_until(&self, missing: &str, mut goal: impl FnMut(&[Told]) -> bool) -> Vec<Told> {
+    /// Waits until all events so far are such.
+    pub(crate) async fn told(
+        &self,
+        missing: &str,
+        mut goal: impl FnMut(&[Told]) -> bool,
+    ) -> Vec<Told> {
         let mut told = self.told.subscribe();
         let reached = tokio::time::timeout(WITHIN, told.wait_for(|all| goal(all))).await;
         match reached {

@@ -1,0 +1,145 @@
+//! `dead-letters discard`: drops letters for good. Counts first, asks, and drops no more than it
+//! asked for.
+
+use super::select::Selection;
+use super::{begin, finish, next, tell};
+use crate::cli::{End, Usage, progress};
+use crate::queue::rabbitmq::{DeadLetters, Pass};
+use anyhow::Context;
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::json;
+use std::io::{self, IsTerminal, Write};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, Args)]
+pub(super) struct DiscardArguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// The summary as a JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl DiscardArguments {
+    /// Without a terminal nobody can be asked.
+    pub(super) fn check(&self) -> Result<(), Usage> {
+        match self.yes || (io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            true => Ok(()),
+            false => Err(Usage(
+                "discard drops letters for good: without a terminal it needs --yes".into(),
+            )),
+        }
+    }
+}
+
+pub(super) async fn run(
+    arguments: &DiscardArguments,
+    letters: &DeadLetters,
+    stop: &CancellationToken,
+) -> anyhow::Result<End> {
+    let selection = &arguments.selection;
+    let mut at_most = u64::MAX;
+    if !arguments.yes {
+        // A pass of its own: nothing is kept from the queue while a person thinks.
+        let mut pass = begin(letters).await?;
+        let bar = progress::bar(Some(pass.total().into()), "reading");
+        at_most = 0;
+        while let Some(letter) = next(&mut pass, stop).await? {
+            bar.inc(1);
+            at_most += u64::from(selection.picks(&letter));
+        }
+        bar.finish_and_clear();
+        finish(pass, stop).await?;
+        if at_most > 0 && !ask(at_most, selection, stop).await? {
+            tell(format_args!("nothing discarded"));
+            return Ok(End::NotWell);
+        }
+    }
+    let mut pass = begin(letters).await?;
+    let bar = progress::bar(Some(pass.total().into()), "reading");
+    let mut discarded = 0;
+    let dropped = discard(&mut pass, stop, selection, at_most, &mut discarded, &bar).await;
+    bar.finish_and_clear();
+    let finished = finish(pass, stop).await;
+    tell(format_args!("{discarded} discarded"));
+    dropped.context("not all were discarded")?;
+    let all = finished?;
+    if arguments.json {
+        let summary = json!({ "discarded": discarded, "all_looked_at": all });
+        writeln!(io::stdout().lock(), "{summary}")?;
+    }
+    Ok(if all { End::Done } else { End::NotWell })
+}
+
+/// The oldest come first: these were counted.
+async fn discard(
+    pass: &mut Pass<'_>,
+    stop: &CancellationToken,
+    selection: &Selection,
+    at_most: u64,
+    discarded: &mut u64,
+    bar: &ProgressBar,
+) -> anyhow::Result<()> {
+    while *discarded < at_most
+        && let Some(letter) = next(pass, stop).await?
+    {
+        bar.inc(1);
+        if selection.picks(&letter) {
+            pass.let_go().await.map_err(anyhow::Error::msg)?;
+            *discarded += 1;
+        }
+    }
+    Ok(())
+}
+
+/// False at anything but a clear yes, and when a signal comes first.
+async fn ask(count: u64, selection: &Selection, stop: &CancellationToken) -> anyhow::Result<bool> {
+    let question = question(count, selection);
+    write!(io::stderr().lock(), "{question}")?;
+    // On a thread of its own, which is left behind where nobody answers.
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    });
+    match stop.run_until_cancelled(answer).await {
+        Some(line) => Ok(is_yes(&line.context("asking")??)),
+        None => Ok(false),
+    }
+}
+
+fn question(count: u64, selection: &Selection) -> String {
+    let letters = if count == 1 { "letter" } else { "letters" };
+    format!("discard {count} dead {letters}{selection}? [y/N] ")
+}
+
+fn is_yes(line: &str) -> bool {
+    ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::select::Filters;
+    use super::*;
+    use crate::wire::{Class, JobId};
+
+    #[test]
+    fn the_question_says_what_goes_and_only_a_yes_is_one() {
+        let filters = Filters { class: Some(Class::Throttled), code: Some(130_429), number: None };
+        let group = Selection { filters, ..Selection::default() };
+        assert_eq!(
+            question(12, &group),
+            "discard 12 dead letters of class throttled, code 130429? [y/N] "
+        );
+        let id = vec![JobId::parse("order-1").unwrap()];
+        let one = Selection { id, ..Selection::default() };
+        assert_eq!(question(1, &one), "discard 1 dead letter of job order-1? [y/N] ");
+        let all = Selection { all: true, ..Selection::default() };
+        assert_eq!(question(2, &all), "discard 2 dead letters? [y/N] ");
+        assert!(["y\n", "Yes\n", " Y "].iter().all(|line| is_yes(line)));
+        assert!(["", "\n", "n\n", "yep\n"].iter().all(|line| !is_yes(line)));
+    }
+}
