@@ -7,12 +7,13 @@
 //! whole, and nothing is ever searched for what is old.
 
 use super::tip::Tip;
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What the folder holds. A store of another format is not opened.
@@ -24,6 +25,11 @@ const GENERATIONS: u32 = 8;
 /// Memory for blocks that were read, and for what is not yet written out of the journal.
 const CACHE_BYTES: u64 = 4 << 20;
 const MEMTABLE_BYTES: u64 = 4 << 20;
+
+/// A generation is written once, hardly read and dropped as a whole: merging its tables often costs
+/// more than twice the CPU of all else. Beyond 20 tables the store slows writers down.
+const TABLES_BEFORE_COMPACTION: u8 = 16;
+const TABLE_BYTES: u64 = 16 << 20;
 
 /// The journal is cut by writing its oldest part out once it has grown beyond this.
 const JOURNAL_BYTES: u64 = 128 << 20;
@@ -146,13 +152,7 @@ impl Store {
         check_format(folder)?;
         let tip = Tip::open(&folder.join("tip")).map_err(at(&folder.join("tip")))?;
         let wrong = |error| explain(folder, error);
-        let database = Database::builder(folder.join("store"))
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES)
-            .max_cached_files(Some(OPEN_FILES))
-            .worker_threads(1)
-            .open()
-            .map_err(wrong)?;
+        let database = open_database(folder)?;
         let keyspace = |name: &str| database.keyspace(name, options).map_err(wrong);
         let (open, marks, meta) = (keyspace(OPEN)?, keyspace(MARKS)?, keyspace(META)?);
         let mut generations = Vec::new();
@@ -337,6 +337,22 @@ pub(super) fn free_space(folder: &Path) -> io::Result<u64> {
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
+/// Some damage makes the store's reader panic: that is told like other damage.
+fn open_database(folder: &Path) -> Result<Database, StoreError> {
+    let opened = std::panic::catch_unwind(|| {
+        Database::builder(folder.join("store"))
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .max_cached_files(Some(OPEN_FILES))
+            .worker_threads(1)
+            .open()
+    });
+    let what = "its journal cannot be read".to_owned();
+    opened
+        .map_err(|_| StoreError::Damaged { folder: folder.to_owned(), what })?
+        .map_err(|error| explain(folder, error))
+}
+
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join("lock");
     let file = File::options().create(true).append(true).open(&path);
@@ -365,7 +381,12 @@ fn check_format(folder: &Path) -> Result<(), StoreError> {
 }
 
 fn options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+    let compaction = Leveled::default()
+        .with_l0_threshold(TABLES_BEFORE_COMPACTION)
+        .with_table_target_size(TABLE_BYTES);
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_BYTES)
+        .compaction_strategy(Arc::new(compaction))
 }
 
 fn within(what: u8, key: u128) -> [u8; 17] {
@@ -405,3 +426,7 @@ fn io_within(error: &fjall::Error) -> Option<io::Error> {
     }
     None
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
