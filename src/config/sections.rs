@@ -238,7 +238,7 @@ fn ledger(from: &mut Reader) -> Option<LedgerSettings> {
     });
     let keep = from.duration("ledger.keep", MINUTE..=90 * DAY);
     let max_entries = from.integer("ledger.max_entries", 1_000..=1_000_000_000);
-    let min_free = from.size("ledger.min_free", 0..=1 << 40);
+    let min_free = from.size("ledger.min_free", 128 << 20..=1 << 40);
     let bounds = LedgerBounds { keep: keep?, max_entries, min_free: min_free? };
     Some(LedgerSettings { path, bounds })
 }

@@ -5,11 +5,11 @@
 //! A job is known by its id and replay. Its entry holds a fingerprint of number and message, so the
 //! same id with another message is noticed.
 
+mod folder;
 mod identity;
 mod memory;
 mod record;
 mod store;
-mod tip;
 mod writer;
 
 use crate::policy::{History, Outcome, Past};

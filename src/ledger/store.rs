@@ -1,112 +1,116 @@
-//! The records on disk, in an embedded store (docs/decisions/0006-ledger-store.md, the only place that
-//! names it). A commit survives SIGKILL once it returns. It knows keys and bytes, and what is
-//! finished; it knows no jobs and no threads.
+//! The records of the ledger on disk: what is unfinished, what is finished and not yet old, which
+//! message ids are claimed, which jobs are marked. One commit is whole, and survives the death of the
+//! process as soon as it returns; not surely a power cut. It knows no jobs and decides nothing: keys
+//! and values are the caller's.
 //!
-//! Unfinished records stand in one keyspace, so that a start reads them alone. Finished ones go into
-//! *generations*, one for each eighth of the time that they are kept: the oldest is dropped as a
-//! whole, and nothing is ever searched for what is old.
+//! Finished records and claims lie in generations, of which the oldest is dropped as a whole. What the
+//! database does not tell of damage is looked for at opening (docs/decisions/0006-ledger-store.md).
 
-use super::tip::Tip;
-use fjall::compaction::Leveled;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use super::folder::{Folder, free_space};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use jiff::Timestamp;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-/// What the folder holds. A store of another format is not opened.
-const FORMAT: &str = "chakra-sender ledger 1\n";
-
-/// Generations that are kept at once, the newest not counted.
+/// Generations that `keep` and `max_entries` are cut into: records outlive a bound by an eighth.
 const GENERATIONS: u32 = 8;
 
-/// Memory for blocks that were read, and for what is not yet written out of the journal.
+/// The database writes its tables behind our back, and a commit may wait for it without an end once
+/// it cannot. So we stop well before the disk is full: room for two journals of 64 MiB at most.
+pub(super) const MIN_FREE_BYTES: u64 = 128 << 20;
+
+/// Blocks kept in memory. Most look-ups miss, and are answered by filters.
 const CACHE_BYTES: u64 = 4 << 20;
-const MEMTABLE_BYTES: u64 = 4 << 20;
 
-/// A generation is written once, hardly read and dropped as a whole: merging its tables often costs
-/// more than twice the CPU of all else. Beyond 20 tables the store slows writers down.
-const TABLES_BEFORE_COMPACTION: u8 = 16;
-const TABLE_BYTES: u64 = 16 << 20;
+/// Written but not yet in a table, for each keyspace; up to five of these live at once under load.
+const MEMTABLE_BYTES: u64 = 2 << 20;
 
-/// The journal is cut by writing its oldest part out once it has grown beyond this.
-const JOURNAL_BYTES: u64 = 128 << 20;
+/// The least that the database allows.
+const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 
-/// Files that are kept open.
-const OPEN_FILES: usize = 64;
+/// Tables are merged late: a generation is dropped before merging pays.
+const MERGE_FROM_TABLES: u8 = 8;
 
-/// Keyspaces, and what the finished ones' names begin with.
-const OPEN: &str = "open";
-const MARKS: &str = "marks";
-const META: &str = "meta";
-const GENERATION: &str = "finished-";
-
-/// The key of the count of commits.
-const COMMITS: &str = "commits";
-
-/// What stands before a key in a generation.
-const ENTRY: u8 = b'e';
-const CLAIM: u8 = b'c';
-
-/// How much is kept.
+/// How long finished records stay at least, and how many may stay.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct StoreBounds {
+pub(super) struct Bounds {
+    /// Younger ones stay, unless there are too many.
     pub(super) keep: Duration,
-    /// Finished records, roughly.
+    /// Finished records; beyond it the oldest leave.
     pub(super) max_entries: u64,
 }
 
-/// One change of a commit.
-#[derive(Debug)]
+/// What the store knows of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Record {
+    /// Its last value, and it stays until it is finished or removed.
+    Unfinished(Vec<u8>),
+    /// Its last value, and it leaves by age.
+    Finished(Vec<u8>),
+}
+
+/// One step of a commit.
+#[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// An unfinished record.
+    /// Writes an unfinished record, new or over the one before.
     Open { key: u128, value: Vec<u8> },
-    /// It is finished. `claim` belongs to it from now on.
+    /// Makes it a finished one, and gives the claimed message id to this key.
     Finish { key: u128, value: Vec<u8>, claim: Option<u128> },
-    /// It was not worth keeping.
+    /// Forgets an unfinished record. Finished ones leave by age alone.
     Remove { key: u128 },
-    /// Something is touched that may end the process.
+    /// Writes how often the job was under way when the process died.
     Mark { key: u128, strikes: u32 },
-    /// It did not.
+    /// Forgets that.
     Unmark { key: u128 },
 }
 
-/// What an earlier process left.
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    /// Unfinished records.
-    pub(super) open: Vec<(u128, Vec<u8>)>,
-    /// Marks with their strikes.
-    pub(super) marks: Vec<(u128, u32)>,
-}
-
-/// Why the folder cannot be used.
+/// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It has an owner.
-    #[error("{folder}: another process uses this ledger; each worker needs a folder of its own", folder = .0.display())]
-    Locked(PathBuf),
-    /// Somebody else's folder, or another version's.
-    #[error("{file}: not a ledger of this version of chakra-sender", file = .0.display())]
-    Format(PathBuf),
-    /// What was committed is not all there.
+    /// A second process, or a second store of this one.
+    #[error("{path}: another process uses this ledger: each process needs a folder of its own", path = .0.display())]
+    InUse(PathBuf),
+    /// Written by another version of this program, or not by this program at all.
     #[error(
-        "{folder}: the ledger is damaged: {what}. Restore it, or move it away and start with an empty \
-         one: then what it knew is lost, so jobs that were under way are looked for before they are \
-         sent, and ids of the last ledger.keep are no longer recognised",
-        folder = .folder.display()
+        "{path}: the format is {found:?}, and this version knows {known:?} alone: use the version that wrote it, or another folder",
+        path = .path.display()
+    )]
+    Version {
+        /// The file that says so.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// What it should say.
+        known: &'static str,
+    },
+    /// What was committed cannot be read.
+    #[error(
+        "{path}: the ledger is damaged ({what}). Do not delete it lightly: it knows which messages may have been sent. \
+         To start anew, move the folder away: doubts and duplicates of the time it kept are then not known",
+        path = .path.display()
     )]
     Damaged {
-        /// The folder.
-        folder: PathBuf,
-        /// What is wrong in it.
+        /// The folder or a file of it.
+        path: PathBuf,
+        /// What is wrong.
         what: String,
     },
-    /// It cannot be read or written.
+    /// Too little room, or none. It goes on as soon as there is room, after [`StoreError::Stopped`] reopened.
+    #[error("{path}: {free} bytes are free on this disk, and {MIN_FREE_BYTES} are needed: make room", path = .path.display())]
+    Full {
+        /// The folder.
+        path: PathBuf,
+        /// What is free, in bytes.
+        free: u64,
+    },
+    /// After a failed write the database takes no more.
+    #[error("{path}: an earlier write failed: the ledger has to be opened again", path = .0.display())]
+    Stopped(PathBuf),
+    /// The operating system said no.
     #[error("{path}: {source}", path = .path.display())]
-    Io {
+    File {
         /// The folder or a file of it.
         path: PathBuf,
         /// Why.
@@ -114,319 +118,340 @@ pub enum StoreError {
     },
 }
 
-/// An open folder.
+/// What [`Store::open`] found.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The store.
+    pub(super) store: Store,
+    /// All unfinished records.
+    pub(super) unfinished: Vec<(u128, Vec<u8>)>,
+    /// All marks.
+    pub(super) marks: Vec<(u128, u32)>,
+    /// The last commits, which were lost when the machine, not the process, went down.
+    pub(super) lost_commits: u64,
+}
+
+/// An open folder. Reads may run beside a commit; commits wait for each other.
 pub(super) struct Store {
-    folder: PathBuf,
-    bounds: StoreBounds,
+    /// Its lock falls after the database is closed: fields are dropped in order.
     database: Database,
-    open: Keyspace,
-    marks: Keyspace,
-    meta: Keyspace,
-    /// The newest last; never empty.
-    generations: Mutex<Vec<Generation>>,
-    tip: Mutex<Tip>,
-    /// Held while the folder is open.
-    _lock: File,
+    /// Unfinished records, marks and counts: whatever is small and always needed.
+    state: Keyspace,
+    /// Oldest first, and never none.
+    generations: RwLock<Vec<Generation>>,
+    commits: Mutex<u64>,
+    bounds: Bounds,
+    folder: Folder,
 }
 
 #[derive(Clone)]
 struct Generation {
-    /// In milliseconds of Unix time.
-    began: i64,
     keyspace: Keyspace,
+    number: u64,
+    begun: Timestamp,
+    finished: u64,
 }
 
+/// First bytes of the keys of `state`, and of a generation.
+const UNFINISHED: u8 = b'u';
+const MARK: u8 = b'm';
+const COMMITS: &[u8] = b"c";
+const COUNT: u8 = b'g';
+const FINISHED: u8 = b'f';
+const CLAIM: u8 = b'c';
+
 impl Store {
-    /// Opens the folder, or makes it; tells what was left unfinished in it.
+    /// Locks the folder, and opens what is there or begins anew where nothing is.
     pub(super) fn open(
         folder: &Path,
-        bounds: StoreBounds,
+        bounds: Bounds,
         now: Timestamp,
-    ) -> Result<(Store, Left), StoreError> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::Io { path, source }
-        };
-        std::fs::create_dir_all(folder).map_err(at(folder))?;
-        let lock = lock(folder)?;
-        check_format(folder)?;
-        let tip = Tip::open(&folder.join("tip")).map_err(at(&folder.join("tip")))?;
-        let wrong = |error| explain(folder, error);
-        let database = open_database(folder)?;
-        let keyspace = |name: &str| database.keyspace(name, options).map_err(wrong);
-        let (open, marks, meta) = (keyspace(OPEN)?, keyspace(MARKS)?, keyspace(META)?);
-        let mut generations = Vec::new();
-        for name in database.list_keyspace_names() {
-            if let Some(began) = name.strip_prefix(GENERATION).and_then(|began| began.parse().ok())
-            {
-                generations.push(Generation { began, keyspace: keyspace(&name)? });
-            }
+    ) -> Result<Opened, StoreError> {
+        let folder = Folder::open(folder)?;
+        let opened = unpanicked(|| {
+            Database::builder(folder.database())
+                .cache_size(CACHE_BYTES)
+                .worker_threads(1)
+                .max_journaling_size(MAX_JOURNAL_BYTES)
+                .open()
+        });
+        let database = opened.map_err(|error| failed(&folder, error))?;
+        let state = database.keyspace("state", options).map_err(|error| failed(&folder, error))?;
+        let (generations, commits) = (RwLock::default(), Mutex::default());
+        let mut store = Store { database, state, generations, commits, bounds, folder };
+        let commits = store.committed()?;
+        let lost_commits = store.folder.lost_commits(commits)?;
+        store.commits = Mutex::new(commits + lost_commits);
+        store.generations = RwLock::new(store.recovered(now)?);
+        let unfinished = store.family(UNFINISHED, |value| Some(value.to_vec()))?;
+        let marks = store.family(MARK, |value| value.try_into().ok().map(u32::from_be_bytes))?;
+        Ok(Opened { store, unfinished, marks, lost_commits })
+    }
+
+    /// What is known of this key; the newest where it is known twice.
+    pub(super) fn get(&self, key: u128) -> Result<Option<Record>, StoreError> {
+        if let Some(value) = self.value(&self.state, UNFINISHED, key)? {
+            return Ok(Some(Record::Unfinished(value.to_vec())));
         }
-        generations.sort_unstable_by_key(|generation| generation.began);
-        let store = Store {
-            folder: folder.to_owned(),
-            bounds,
-            database,
-            open,
-            marks,
-            meta,
-            generations: Mutex::new(generations),
-            tip: Mutex::new(tip),
-            _lock: lock,
-        };
-        store.check_tip()?;
-        store.sweep(now)?;
-        let left = store.left()?;
-        Ok((store, left))
+        Ok(self.newest(FINISHED, key)?.map(|value| Record::Finished(value.to_vec())))
     }
 
-    /// A record, finished or not.
-    pub(super) fn get(&self, key: u128) -> Result<Option<Vec<u8>>, StoreError> {
-        let wrong = |error| explain(&self.folder, error);
-        if let Some(value) = self.open.get(key.to_be_bytes()).map_err(wrong)? {
-            return Ok(Some(value.to_vec()));
-        }
-        self.find(ENTRY, key)
+    /// The key whose finished record claimed this message id.
+    pub(super) fn claimed_by(&self, message: u128) -> Result<Option<u128>, StoreError> {
+        let Some(value) = self.newest(CLAIM, message)? else { return Ok(None) };
+        let key = value.as_ref().try_into().map_err(|_| self.damaged("a claim has no key"))?;
+        Ok(Some(u128::from_be_bytes(key)))
     }
 
-    /// Whose claim this is.
-    pub(super) fn claimed_by(&self, claim: u128) -> Result<Option<u128>, StoreError> {
-        let Some(value) = self.find(CLAIM, claim)? else { return Ok(None) };
-        self.number(&value).map(Some)
+    /// Finished records that are known; one that was finished twice counts twice.
+    pub(super) fn finished_count(&self) -> u64 {
+        let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner);
+        generations.iter().map(|generation| generation.finished).sum()
     }
 
-    /// Makes all changes or none.
-    pub(super) fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let newest = {
-            let generations = self.generations();
-            generations.last().expect("a sweep makes one").keyspace.clone()
-        };
-        let mut tip = self.tip.lock().unwrap_or_else(PoisonError::into_inner);
-        // To the operating system: a death of the process takes nothing of it away.
-        let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
-        for change in changes {
+    /// Writes all of it or nothing. When it returns, the death of the process does not undo it.
+    /// After an error it is not known whether it was written: ask again after reopening.
+    pub(super) fn commit(&self, batch: &[Change], now: Timestamp) -> Result<(), StoreError> {
+        let mut commits = self.writing();
+        self.make_room(&mut commits, now)?;
+        let newest = self.newest_generation();
+        let mut finished = newest.finished;
+        let mut write = self.database.batch();
+        for change in batch {
             match change {
                 Change::Open { key, value } => {
-                    batch.insert(&self.open, key.to_be_bytes(), value.as_slice());
+                    write.insert(&self.state, tagged(UNFINISHED, *key), value.as_slice());
                 }
                 Change::Finish { key, value, claim } => {
-                    batch.remove(&self.open, key.to_be_bytes());
-                    batch.insert(&newest, within(ENTRY, *key), value.as_slice());
-                    if let Some(claim) = claim {
-                        batch.insert(&newest, within(CLAIM, *claim), key.to_be_bytes());
+                    write.remove(&self.state, tagged(UNFINISHED, *key));
+                    finished += 1;
+                    write.insert(&newest.keyspace, tagged(FINISHED, *key), value.as_slice());
+                    if let Some(message) = claim {
+                        write.insert(&newest.keyspace, tagged(CLAIM, *message), key.to_be_bytes());
                     }
                 }
-                Change::Remove { key } => batch.remove(&self.open, key.to_be_bytes()),
+                Change::Remove { key } => write.remove(&self.state, tagged(UNFINISHED, *key)),
                 Change::Mark { key, strikes } => {
-                    batch.insert(&self.marks, key.to_be_bytes(), strikes.to_be_bytes());
+                    write.insert(&self.state, tagged(MARK, *key), strikes.to_be_bytes());
                 }
-                Change::Unmark { key } => batch.remove(&self.marks, key.to_be_bytes()),
+                Change::Unmark { key } => write.remove(&self.state, tagged(MARK, *key)),
             }
         }
-        let next = tip.commits() + 1;
-        batch.insert(&self.meta, COMMITS, next.to_be_bytes());
-        batch.commit().map_err(|error| explain(&self.folder, error))?;
-        tip.advance(next).map_err(|source| StoreError::Io { path: self.folder.join("tip"), source })
-    }
-
-    /// Begins a new generation and drops old ones, where it is time.
-    pub(super) fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
-        let wrong = |error| explain(&self.folder, error);
-        let now = now.as_millisecond();
-        let keep = millis(self.bounds.keep);
-        let of_one = millis(self.bounds.keep / GENERATIONS).max(1);
-        let most_of_one = usize::try_from(self.bounds.max_entries / u64::from(GENERATIONS));
-        let most_of_one = most_of_one.unwrap_or(usize::MAX).max(1);
-        let mut generations = self.generations();
-        let is_over = generations.last().is_none_or(|newest| {
-            // Each entry comes with a claim, as a rule.
-            let entries = newest.keyspace.approximate_len() / 2;
-            newest.began + of_one <= now || entries >= most_of_one
-        });
-        if is_over {
-            let name = format!("{GENERATION}{now}");
-            let keyspace = self.database.keyspace(&name, options).map_err(wrong)?;
-            generations.push(Generation { began: now, keyspace });
+        if finished > newest.finished {
+            write.insert(&self.state, count_key(newest.number), finished.to_be_bytes());
         }
-        // One ends where the next began.
-        while let Some(next) = generations.get(1).map(|next| next.began)
-            && (next + keep <= now || generations.len() > GENERATIONS as usize + 1)
-        {
-            let oldest = generations.remove(0);
-            self.database.delete_keyspace(oldest.keyspace).map_err(wrong)?;
+        self.write(&mut commits, write)?;
+        let mut generations = self.generations.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = generations.last_mut() {
+            last.finished = finished;
         }
         Ok(())
     }
 
-    fn find(&self, what: u8, key: u128) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = within(what, key);
-        for generation in self.generations().iter().rev() {
-            let found =
-                generation.keyspace.get(key).map_err(|error| explain(&self.folder, error))?;
-            if let Some(value) = found {
-                return Ok(Some(value.to_vec()));
+    /// Drops what is too old or too much. A commit does so by itself; call it where none comes.
+    pub(super) fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.make_room(&mut self.writing(), now)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, u64> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a generation where the newest has had its share, and drops those that are due.
+    fn make_room(&self, commits: &mut u64, now: Timestamp) -> Result<(), StoreError> {
+        let newest = self.newest_generation();
+        let full = self.bounds.max_entries.div_ceil(u64::from(GENERATIONS)).max(1);
+        let aged = age(newest.begun, now) >= self.bounds.keep / GENERATIONS;
+        if newest.finished >= full || (aged && newest.finished > 0) {
+            let next = self.begin_generation(newest.number + 1, now)?;
+            self.generations.write().unwrap_or_else(PoisonError::into_inner).push(next);
+        }
+        while let Some(due) = self.due(now) {
+            // The count first: a count without a generation is read as damage.
+            let mut write = self.database.batch();
+            write.remove(&self.state, count_key(due.number));
+            self.write(commits, write)?;
+            self.generations.write().unwrap_or_else(PoisonError::into_inner).remove(0);
+            self.database.delete_keyspace(due.keyspace).map_err(|error| self.failed(error))?;
+        }
+        Ok(())
+    }
+
+    /// The oldest generation, if all that is in it may go.
+    fn due(&self, now: Timestamp) -> Option<Generation> {
+        let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner);
+        let [oldest, next, ..] = generations.as_slice() else { return None };
+        let finished: u64 = generations.iter().map(|each| each.finished).sum();
+        let old = age(next.begun, now) >= self.bounds.keep;
+        (old || finished > self.bounds.max_entries).then(|| oldest.clone())
+    }
+
+    fn newest_generation(&self) -> Generation {
+        let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner);
+        generations.last().cloned().expect("there is always a generation")
+    }
+
+    /// Its name says when it began, so that it needs no record of its own.
+    fn begin_generation(&self, number: u64, begun: Timestamp) -> Result<Generation, StoreError> {
+        let name = format!("generation-{number}-{}", begun.as_second());
+        let keyspace = self.database.keyspace(&name, options);
+        let keyspace = keyspace.map_err(|error| self.failed(error))?;
+        Ok(Generation { keyspace, number, begun, finished: 0 })
+    }
+
+    /// The generations that are there; none of those that were counted may be missing.
+    fn recovered(&self, now: Timestamp) -> Result<Vec<Generation>, StoreError> {
+        let mut generations = Vec::new();
+        for name in self.database.list_keyspace_names() {
+            let mut words = name.split('-');
+            let ("generation", Some(number), Some(begun)) =
+                (words.next().unwrap_or_default(), words.next(), words.next())
+            else {
+                continue;
+            };
+            let number = number.parse().ok();
+            let begun = begun.parse().ok().and_then(|second| Timestamp::from_second(second).ok());
+            let (number, begun) =
+                number.zip(begun).ok_or_else(|| self.damaged("a generation has no number"))?;
+            generations.push(self.begin_generation(number, begun)?);
+        }
+        generations.sort_unstable_by_key(|generation| generation.number);
+        for pair in self.state.prefix([COUNT]) {
+            let (key, value) = pair.into_inner().map_err(|error| self.failed(error))?;
+            let read = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+            let number = key.get(1..).and_then(read);
+            let counted = generations.iter_mut().find(|found| Some(found.number) == number);
+            let (counted, finished) =
+                counted.zip(read(&value)).ok_or_else(|| self.damaged("a generation is missing"))?;
+            counted.finished = finished;
+        }
+        if generations.is_empty() {
+            generations.push(self.begin_generation(0, now)?);
+        }
+        Ok(generations)
+    }
+
+    /// Hands the batch to the operating system, and counts it beside the database.
+    fn write(&self, commits: &mut u64, mut write: OwnedWriteBatch) -> Result<(), StoreError> {
+        let free = free_space(self.folder.path())?;
+        if free < MIN_FREE_BYTES {
+            return Err(StoreError::Full { path: self.folder.path().to_owned(), free });
+        }
+        write.insert(&self.state, COMMITS, (*commits + 1).to_be_bytes());
+        let written = write.durability(Some(PersistMode::Buffer)).commit();
+        written.map_err(|error| self.failed(error))?;
+        *commits += 1;
+        self.folder.count(*commits)
+    }
+
+    fn committed(&self) -> Result<u64, StoreError> {
+        let value = self.state.get(COMMITS).map_err(|error| self.failed(error))?;
+        let Some(value) = value else { return Ok(0) };
+        let count = value.as_ref().try_into().map_err(|_| self.damaged("a count is unreadable"));
+        Ok(u64::from_be_bytes(count?))
+    }
+
+    fn family<T>(
+        &self,
+        family: u8,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<(u128, T)>, StoreError> {
+        let mut found = Vec::new();
+        for pair in self.state.prefix([family]) {
+            let (key, value) = pair.into_inner().map_err(|error| self.failed(error))?;
+            let key = key.get(1..).and_then(|key| key.try_into().ok()).map(u128::from_be_bytes);
+            let record = key.zip(read(&value));
+            found.push(record.ok_or_else(|| self.damaged("a record is unreadable"))?);
+        }
+        Ok(found)
+    }
+
+    fn newest(&self, family: u8, key: u128) -> Result<Option<fjall::Slice>, StoreError> {
+        let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner);
+        for generation in generations.iter().rev() {
+            if let Some(value) = self.value(&generation.keyspace, family, key)? {
+                return Ok(Some(value));
             }
         }
         Ok(None)
     }
 
-    fn left(&self) -> Result<Left, StoreError> {
-        let wrong = |error| explain(&self.folder, error);
-        let mut left = Left::default();
-        for record in self.open.iter() {
-            let (key, value) = record.into_inner().map_err(wrong)?;
-            left.open.push((self.number(&key)?, value.to_vec()));
-        }
-        for record in self.marks.iter() {
-            let (key, value) = record.into_inner().map_err(wrong)?;
-            let strikes = value.as_ref().try_into().map(u32::from_be_bytes);
-            let strikes = strikes.map_err(|_| self.damaged("a mark is no number"))?;
-            left.marks.push((self.number(&key)?, strikes));
-        }
-        Ok(left)
+    fn value(
+        &self,
+        keyspace: &Keyspace,
+        family: u8,
+        key: u128,
+    ) -> Result<Option<fjall::Slice>, StoreError> {
+        unpanicked(|| keyspace.get(tagged(family, key))).map_err(|error| self.failed(error))
     }
 
-    /// The store drops what follows a broken place of its journal. What was committed must be there.
-    fn check_tip(&self) -> Result<(), StoreError> {
-        let wrong = |error| explain(&self.folder, error);
-        let commits = match self.meta.get(COMMITS).map_err(wrong)? {
-            None => 0,
-            Some(value) => value.as_ref().try_into().map(u64::from_be_bytes).unwrap_or(0),
-        };
-        let mut tip = self.tip.lock().unwrap_or_else(PoisonError::into_inner);
-        match tip.commits().checked_sub(commits) {
-            None | Some(0) => {}
-            Some(missing) if tip.is_of_this_boot() => {
-                return Err(self.damaged(&format!("the last {missing} commits are missing")));
-            }
-            Some(missing) => {
-                let folder = self.folder.display();
-                tracing::warn!(
-                    %folder, missing,
-                    "the machine went down before the ledger's last commits were on disk: what was \
-                     under way then is not remembered, and is looked for"
-                );
-            }
-        }
-        let path = self.folder.join("tip");
-        tip.advance(commits).map_err(|source| StoreError::Io { path, source })
-    }
-
-    fn number(&self, bytes: &[u8]) -> Result<u128, StoreError> {
-        bytes.try_into().map(u128::from_be_bytes).map_err(|_| self.damaged("a key is no digest"))
+    fn failed(&self, error: fjall::Error) -> StoreError {
+        failed(&self.folder, error)
     }
 
     fn damaged(&self, what: &str) -> StoreError {
-        StoreError::Damaged { folder: self.folder.clone(), what: what.to_owned() }
-    }
-
-    fn generations(&self) -> MutexGuard<'_, Vec<Generation>> {
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+        StoreError::Damaged { path: self.folder.database(), what: what.to_owned() }
     }
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("folder", &self.folder).finish_non_exhaustive()
-    }
-}
-
-/// Bytes that are free for us on the folder's disk.
-pub(super) fn free_space(folder: &Path) -> io::Result<u64> {
-    let room = rustix::fs::statvfs(folder)?;
-    Ok(room.f_bavail.saturating_mul(room.f_frsize))
-}
-
-/// Some damage makes the store's reader panic: that is told like other damage.
-fn open_database(folder: &Path) -> Result<Database, StoreError> {
-    let opened = std::panic::catch_unwind(|| {
-        Database::builder(folder.join("store"))
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES)
-            .max_cached_files(Some(OPEN_FILES))
-            .worker_threads(1)
-            .open()
-    });
-    let what = "its journal cannot be read".to_owned();
-    opened
-        .map_err(|_| StoreError::Damaged { folder: folder.to_owned(), what })?
-        .map_err(|error| explain(folder, error))
-}
-
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let path = folder.join("lock");
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.map_err(|source| StoreError::Io { path, source })?;
-    file.try_lock().map_err(|_| StoreError::Locked(folder.to_owned()))?;
-    Ok(file)
-}
-
-/// A new folder gets the mark of this format; one with another mark, or with none but with other
-/// things in it, is not ours.
-fn check_format(folder: &Path) -> Result<(), StoreError> {
-    let path = folder.join("format");
-    match std::fs::read_to_string(&path) {
-        Ok(format) if format == FORMAT => Ok(()),
-        Ok(_) => Err(StoreError::Format(path)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match folder.join("store").exists() {
-                true => Err(StoreError::Format(path)),
-                false => {
-                    std::fs::write(&path, FORMAT).map_err(|source| StoreError::Io { path, source })
-                }
-            }
-        }
-        Err(source) => Err(StoreError::Io { path, source }),
+        f.debug_struct("Store").field("folder", &self.folder.path()).finish_non_exhaustive()
     }
 }
 
 fn options() -> KeyspaceCreateOptions {
-    let compaction = Leveled::default()
-        .with_l0_threshold(TABLES_BEFORE_COMPACTION)
-        .with_table_target_size(TABLE_BYTES);
+    let late = fjall::compaction::Leveled::default().with_l0_threshold(MERGE_FROM_TABLES);
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_BYTES)
-        .compaction_strategy(Arc::new(compaction))
+        .compaction_strategy(std::sync::Arc::new(late))
 }
 
-fn within(what: u8, key: u128) -> [u8; 17] {
-    let mut bytes = [what; 17];
-    bytes[1..].copy_from_slice(&key.to_be_bytes());
-    bytes
+fn tagged(family: u8, key: u128) -> [u8; 17] {
+    let mut tagged = [family; 17];
+    tagged[1..].copy_from_slice(&key.to_be_bytes());
+    tagged
 }
 
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+fn count_key(number: u64) -> [u8; 9] {
+    let mut key = [COUNT; 9];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
 }
 
-fn explain(folder: &Path, error: fjall::Error) -> StoreError {
-    let path = folder.to_owned();
+/// None where the clock went back.
+fn age(begun: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(begun)).unwrap_or_default()
+}
+
+/// Some damage on disk makes the database panic.
+fn unpanicked<T>(ask: impl FnOnce() -> fjall::Result<T>) -> fjall::Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(ask))
+        .unwrap_or(Err(fjall::Error::Unrecoverable))
+}
+
+/// What the database's error means. What it cannot find or read to its end is damage as well.
+fn failed(folder: &Folder, error: fjall::Error) -> StoreError {
+    let path = folder.database();
     match error {
-        fjall::Error::Io(source) => StoreError::Io { path, source },
-        fjall::Error::Locked => StoreError::Locked(path),
-        // It refuses all further writes; the writer opens it anew.
-        fjall::Error::Poisoned => {
-            StoreError::Io { path, source: io::Error::other("an earlier write failed") }
+        fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
+            match source.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::NotFound
+                | io::ErrorKind::InvalidData => {
+                    StoreError::Damaged { path, what: source.to_string() }
+                }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    StoreError::Full { path, free: 0 }
+                }
+                _ => StoreError::File { path, source },
+            }
         }
-        error => match io_within(&error) {
-            Some(source) => StoreError::Io { path, source },
-            None => StoreError::Damaged { folder: path, what: error.to_string() },
-        },
+        fjall::Error::Locked => StoreError::InUse(path),
+        fjall::Error::Poisoned | fjall::Error::KeyspaceDeleted => StoreError::Stopped(path),
+        other => StoreError::Damaged { path, what: other.to_string() },
     }
-}
-
-/// An error of the operating system, wherever it stands among the causes.
-fn io_within(error: &fjall::Error) -> Option<io::Error> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io::Error::new(io.kind(), io.to_string()));
-        }
-        cause = error.source();
-    }
-    None
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

@@ -1,8 +1,9 @@
 //! The folder behind the ledger: one thread writes what has come together as one commit, and tells
 //! those who wait for it. It looks after the disk's room, and opens the folder anew after a failure.
 
+use super::folder::free_space;
 use super::record::Entry;
-use super::store::{Change, Store, StoreBounds, free_space};
+use super::store::{self, Change, Opened, Record, Store};
 use super::{LedgerBounds, LedgerError};
 use crate::clock;
 use jiff::Timestamp;
@@ -30,7 +31,7 @@ pub(super) struct Disk {
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
-    bounds: StoreBounds,
+    bounds: store::Bounds,
     min_free: u64,
     pending: Mutex<Pending>,
     wake: Condvar,
@@ -89,11 +90,20 @@ impl Disk {
         max_entries: u64,
         now: Timestamp,
     ) -> Result<(Disk, Vec<(u128, Entry)>), LedgerError> {
-        let store_bounds = StoreBounds { keep: bounds.keep, max_entries };
-        let (store, left) = Store::open(folder, store_bounds, now).map_err(wrapped)?;
+        let store_bounds = store::Bounds { keep: bounds.keep, max_entries };
+        let opened = Store::open(folder, store_bounds, now).map_err(wrapped)?;
+        let Opened { store, unfinished: records, marks, lost_commits } = opened;
+        if lost_commits > 0 {
+            tracing::warn!(
+                folder = %folder.display(),
+                lost_commits,
+                "the machine went down before the ledger's last commits were on its disk: what was \
+                 under way then is not remembered, and is looked for"
+            );
+        }
         let mut note = None;
-        let mut unfinished = Vec::with_capacity(left.open.len());
-        for (key, value) in left.open {
+        let mut unfinished = Vec::with_capacity(records.len());
+        for (key, value) in records {
             match key {
                 NOTE => note = Some(value),
                 key => unfinished.push((key, read(&value)?)),
@@ -109,7 +119,7 @@ impl Disk {
             trouble: watch::Sender::new(None),
             committed: AtomicU64::new(0),
             failed: AtomicBool::new(false),
-            marks: Mutex::new(left.marks.into_iter().collect()),
+            marks: Mutex::new(marks.into_iter().collect()),
             note,
         });
         shared.tell(shared.has_room().err());
@@ -122,7 +132,7 @@ impl Disk {
     /// What the folder has of a job.
     pub(super) fn entry(&self, key: u128) -> Result<Option<Entry>, LedgerError> {
         match self.shared.read(|store| store.get(key))? {
-            Some(value) => read(&value).map(Some),
+            Some(Record::Unfinished(value) | Record::Finished(value)) => read(&value).map(Some),
             None => Ok(None),
         }
     }
@@ -237,7 +247,7 @@ impl Shared {
     }
 
     fn commit(&self, changes: &[Change]) -> Result<(), LedgerError> {
-        let committed = self.read(|store| store.commit(changes));
+        let committed = self.read(|store| store.commit(changes, clock::wall()));
         if let Err(error) = &committed {
             self.failed.store(true, SeqCst);
             self.tell(Some(error.to_string()));
@@ -272,7 +282,7 @@ impl Shared {
                 "{folder}: {free} bytes are free, less than ledger.min_free ({least}): make room"
             )),
             Ok(_) => Ok(()),
-            Err(error) => Err(format!("{folder}: {error}")),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -280,9 +290,8 @@ impl Shared {
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         // The folder is locked until the old one is gone.
         *store = None;
-        let (opened, _) = Store::open(&self.folder, self.bounds, clock::wall())
-            .map_err(|error| error.to_string())?;
-        *store = Some(opened);
+        let opened = Store::open(&self.folder, self.bounds, clock::wall());
+        *store = Some(opened.map_err(|error| error.to_string())?.store);
         self.failed.store(false, SeqCst);
         Ok(())
     }

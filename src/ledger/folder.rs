@@ -1,0 +1,162 @@
+//! The folder of the ledger around its database: the lock, the version of the format, and what tells
+//! of damage that the database would pass over: the checksums of its lists of tables, and the number of
+//! the last commit, kept apart from it so that a commit it lost is missed.
+
+use super::store::StoreError;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The whole content of the file `format`.
+const FORMAT: &str = "chakra-sender ledger 1\n";
+
+/// Changes with each start of the machine: what the page cache held is lost with it.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const BOOT_ID_BYTES: usize = 36;
+
+/// Locked as long as it lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Eight bytes of a number, then the boot at which it was written.
+    commits: File,
+    boot: [u8; BOOT_ID_BYTES],
+    _lock: File,
+}
+
+impl Folder {
+    /// Creates what is not there, and refuses what another process or another version owns.
+    pub(super) fn open(path: &Path) -> Result<Folder, StoreError> {
+        let at = |path: &Path, source| StoreError::File { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(|source| at(path, source))?;
+        let open = |name: &str| {
+            let path = path.join(name);
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+            file.map_err(|source| at(&path, source))
+        };
+        let lock = open("lock")?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StoreError::InUse(path.to_owned()),
+            TryLockError::Error(source) => at(&path.join("lock"), source),
+        })?;
+        check_format(path)?;
+        check_lists(&path.join("database").join("keyspaces"))?;
+        let mut boot = [0; BOOT_ID_BYTES];
+        let id = std::fs::read(BOOT_ID).map_err(|source| at(Path::new(BOOT_ID), source))?;
+        boot.iter_mut().zip(id).for_each(|(to, from)| *to = from);
+        Ok(Folder { path: path.to_owned(), commits: open("commits")?, boot, _lock: lock })
+    }
+
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the database lies.
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join("database")
+    }
+
+    /// Notes the number of the last commit. It reaches the page cache, like the commit itself.
+    pub(super) fn count(&self, commits: u64) -> Result<(), StoreError> {
+        let mut line = [0; 8 + BOOT_ID_BYTES];
+        line[..8].copy_from_slice(&commits.to_be_bytes());
+        line[8..].copy_from_slice(&self.boot);
+        self.commits.write_all_at(&line, 0).map_err(|source| self.failed(source))
+    }
+
+    /// How many commits the database misses. None may be missing within one run of the machine.
+    pub(super) fn lost_commits(&self, present: u64) -> Result<u64, StoreError> {
+        let mut line = [0; 8 + BOOT_ID_BYTES];
+        match self.commits.read_exact_at(&mut line, 0) {
+            Ok(()) => {}
+            // Nothing was ever committed; the very first commit may lack its number.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && present <= 1 => {}
+            Err(source) => return Err(self.failed(source)),
+        }
+        let (number, boot) = line.split_at(8);
+        let number = number.try_into().map(u64::from_be_bytes).unwrap_or_default();
+        let lost = number.saturating_sub(present);
+        if lost > 0 && boot == self.boot {
+            let what = format!("the last {lost} of {number} commits are missing");
+            return Err(StoreError::Damaged { path: self.database(), what });
+        }
+        Ok(lost)
+    }
+
+    fn failed(&self, source: io::Error) -> StoreError {
+        let path = self.path.join("commits");
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                StoreError::Damaged { path, what: "it is empty or cut".to_owned() }
+            }
+            _ => StoreError::File { path, source },
+        }
+    }
+}
+
+fn check_format(folder: &Path) -> Result<(), StoreError> {
+    let path = folder.join("format");
+    let found = match std::fs::read_to_string(&path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(StoreError::File { path, source }),
+    };
+    // A kill may leave an empty file, and then there is no database yet.
+    if found.is_empty() && !folder.join("database").exists() {
+        return std::fs::write(&path, FORMAT).map_err(|source| StoreError::File { path, source });
+    }
+    match found == FORMAT {
+        true => Ok(()),
+        false => Err(StoreError::Version {
+            path,
+            found: found.trim_end().chars().take(64).collect(),
+            known: FORMAT.trim_end(),
+        }),
+    }
+}
+
+/// Holds each keyspace's list of tables against its checksum. The database writes that and does not
+/// read it: a flipped byte makes tables vanish, or the process ask for 70 GB and end. As written by
+/// `persist_version` of lsm-tree 3.1.10: `current` is the list's number, XXH3 of its file, and a zero.
+fn check_lists(keyspaces: &Path) -> Result<(), StoreError> {
+    let failed = |path: &Path, source| StoreError::File { path: path.to_owned(), source };
+    let entries = match std::fs::read_dir(keyspaces) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|source| failed(keyspaces, source))?,
+    };
+    for keyspace in entries {
+        let keyspace = keyspace.map_err(|source| failed(keyspaces, source))?.path();
+        let path = keyspace.join("current");
+        let current = match std::fs::read(&path) {
+            Ok(current) => current,
+            // Killed while it was created; the counts miss one that was in use.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(failed(&path, source)),
+        };
+        let damaged = |path: PathBuf| {
+            let what = "its checksum is another".to_owned();
+            StoreError::Damaged { path, what }
+        };
+        let Some((number, checksum)) = current.split_first_chunk() else {
+            return Err(damaged(path));
+        };
+        let list = keyspace.join(format!("v{}", u64::from_le_bytes(*number)));
+        let Ok(bytes) = std::fs::read(&list) else { return Err(damaged(path)) };
+        let mut expected = xxhash_rust::xxh3::xxh3_128(&bytes).to_le_bytes().to_vec();
+        expected.push(0);
+        if checksum != expected {
+            return Err(damaged(list));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that this process may still write on the disk of this folder.
+pub(super) fn free_space(folder: &Path) -> Result<u64, StoreError> {
+    let about = rustix::fs::statvfs(folder)
+        .map_err(|error| StoreError::File { path: folder.to_owned(), source: error.into() })?;
+    Ok(about.f_bavail.saturating_mul(about.f_frsize))
+}
