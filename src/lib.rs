@@ -11,6 +11,7 @@ pub mod chakra;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod ledger;
 pub mod limiter;
 pub mod metrics;

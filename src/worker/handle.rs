@@ -7,6 +7,7 @@ use super::order::Place;
 use super::{Hall, lock};
 use crate::clock;
 use crate::ledger::{Delivery, Mark};
+use crate::crash::{self, Stage};
 use crate::metrics::WaitGate;
 use crate::policy::{
     self, Answer, Doubt, Failure, History, Settlement, Standing, Timing, Verdict, Why,
@@ -82,6 +83,7 @@ impl Hall {
             Err(settlement) => return Some(*settlement),
         };
 
+        crash::point(Stage::BeforeBegin);
         // Begin. From here silence is doubt, not failure.
         let began = clock::wall();
         if let Err(error) = delivery.begin(history.attempts.saturating_add(1), began).await {
@@ -94,9 +96,11 @@ impl Hall {
             return None;
         }
 
+        crash::point(Stage::AfterBegin);
         // Send.
         let answer = self.send(job, lane, turn).await;
 
+        crash::point(Stage::Answered);
         // Conclude.
         let now = clock::wall();
         if let Answer::Accepted { whatsapp_message_id: Some(id) } = &answer {

@@ -12,6 +12,7 @@ mod order;
 use crate::chakra::Client;
 use crate::clock;
 use crate::ledger::{Delivery, Ledger, LedgerError};
+use crate::crash::{self, Stage};
 use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
 use crate::metrics::Metrics;
 use crate::policy::{self, DoubtPolicy, Failure, Outcome, RetryPolicy, Settlement};
@@ -241,6 +242,7 @@ impl Hall {
             }
             self.metrics.doubt_jobs(self.ledger.doubts());
         }
+        crash::point(Stage::Recorded);
         let settled = incoming.receipt.settle(&settlement).await;
         self.metrics.released();
         match settled {

@@ -12,6 +12,7 @@ use super::connection::{self, Connector, Pauses, explain};
 use super::declare::{DeclareError, declare, soft};
 use super::receipt::Hold;
 use super::topology::Topology;
+use crate::crash::{self, Stage};
 use crate::metrics::{Metrics, PublishKind, PublishOutcome};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -330,10 +331,13 @@ fn publish(
     outgoing: Outgoing,
 ) -> BoxFuture<'static, (u64, lapin::Result<Confirmation>)> {
     async move {
-        let Outgoing { exchange, routing_key, body, properties, kind: _ } = outgoing;
+        let Outgoing { exchange, routing_key, body, properties, kind } = outgoing;
         let options = BasicPublishOptions::default();
         let written =
             channel.basic_publish(exchange, routing_key, options, &body, properties).await;
+        if kind == PublishKind::Result {
+            crash::point(Stage::Published);
+        }
         let outcome = match written {
             Ok(confirm) => confirm.await,
             Err(error) => Err(error),

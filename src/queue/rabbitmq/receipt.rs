@@ -7,6 +7,7 @@ use super::publisher::{Outgoing, PublishError, Publisher};
 use super::suspect::Touch;
 use super::topology::{Names, lane_key, step_for};
 use crate::clock;
+use crate::crash::{self, Stage};
 use crate::metrics::{Acknowledged, Metrics, PublishKind};
 use crate::policy::{self, Reschedule, Settlement, Why};
 use crate::queue::{Receipt, SettleError};
@@ -116,6 +117,7 @@ impl Receipt for RabbitReceipt {
             return Err(error.clone());
         }
         settled?;
+        crash::point(Stage::Confirmed);
         self.acknowledge().await
     }
 }
@@ -249,6 +251,7 @@ impl RabbitReceipt {
         let Some(acker) = self.acker.take() else { return Ok(()) };
         // True only means written: where the subscription ended first, the broker does not heed it.
         let acknowledged = acker.ack(BasicAckOptions::default()).await;
+        crash::point(Stage::Acknowledged);
         let ours = self.hold.stands();
         let (outcome, settled) = match acknowledged {
             Ok(true) if ours => (Acknowledged::Ok, Ok(())),

@@ -171,6 +171,11 @@ impl Node {
         script(&["stop", path(self.dir.path())]);
     }
 
+    /// Ends it with SIGKILL.
+    pub(crate) fn kill(&self) {
+        script(&["kill", path(self.dir.path())]);
+    }
+
     /// Starts it again, with the same port and data.
     pub(crate) fn restart(&self) {
         script(&["restart", path(self.dir.path())]);

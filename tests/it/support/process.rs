@@ -95,6 +95,12 @@ impl Program {
         self
     }
 
+    /// Sets a variable that is no setting.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Program {
+        self.0.env(name, value);
+        self
+    }
+
     /// Points it at a sandbox.
     pub(crate) fn at(self, sandbox: &Sandbox) -> Program {
         self.set("chakra.base_url", &sandbox.base_url())
