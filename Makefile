@@ -2,7 +2,10 @@
 CARGO ?= cargo
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo test)
 
-.PHONY: help test lint fmt deny advisories demo
+# How the table of `make chaos` says that it was made.
+CHAOS_GIVEN := $(if $(SHORT), SHORT=$(SHORT))$(if $(BROKER), BROKER=$(BROKER))$(if $(ONLY), ONLY="$(ONLY)")
+
+.PHONY: help test lint chaos fmt deny advisories demo
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -14,10 +17,18 @@ test: ## All tests, against a private RabbitMQ on loopback (installed from Debia
 lint: ## What CI refuses: formatting, warnings, documentation warnings
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --features crash-points --lib --test chaos -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 fmt: ## Format the code
 	$(CARGO) fmt
+
+chaos: ## The promises tried by force, a table of what came of it: SHORT=1 for two minutes, BROKER=4.0 for another RabbitMQ, ONLY=text for some faults
+	@tests/needs
+	@chroot=$${RABBITMQ_CHROOT:-}; $(if $(BROKER),chroot=$$(tests/rabbitmq-chroot $(BROKER)) &&) \
+		RABBITMQ_CHROOT=$$chroot CHAOS_COMMAND='make chaos$(CHAOS_GIVEN)' tests/with-rabbitmq \
+		$(CARGO) test --locked --quiet --features crash-points --test chaos -- \
+		$(if $(SHORT),--short) $(if $(ONLY),--only "$(ONLY)") --table target/chaos/table.md
 
 deny: ## Licences, bans and sources of all dependencies
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny

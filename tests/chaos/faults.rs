@@ -49,6 +49,14 @@ pub(crate) enum Fault {
     LedgerDiskFull,
 }
 
+/// Who is in trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Party {
+    Worker,
+    Broker,
+    ChakraHq,
+}
+
 impl Fault {
     /// All of them, in the table's order.
     pub(crate) fn all() -> Vec<Fault> {
@@ -165,30 +173,30 @@ impl Fault {
         plan
     }
 
-    /// Whether the broker is in trouble: then it counts when jobs are consumed again.
-    pub(crate) fn is_of_the_broker(self) -> bool {
+    /// Who is in trouble.
+    pub(crate) fn party(self) -> Party {
         match self {
-            Fault::BrokerRestart
-            | Fault::BrokerKill
-            | Fault::CutLine
-            | Fault::SilentLine
-            | Fault::MemoryAlarm
-            | Fault::LaneDeleted
-            | Fault::WaitExchangeDeleted => true,
             Fault::Crash(_)
             | Fault::BytesHalfWritten
             | Fault::WrittenUnanswered
             | Fault::RandomKills
             | Fault::Stops
             | Fault::Freeze
-            | Fault::Refused
+            | Fault::LedgerDiskFull => Party::Worker,
+            Fault::BrokerRestart
+            | Fault::BrokerKill
+            | Fault::CutLine
+            | Fault::SilentLine
+            | Fault::MemoryAlarm
+            | Fault::LaneDeleted
+            | Fault::WaitExchangeDeleted => Party::Broker,
+            Fault::Refused
             | Fault::Hangs
             | Fault::CutInAnswer
             | Fault::CutBeforeAnswer
             | Fault::Storm503
             | Fault::KeyRotated
-            | Fault::Throttled429
-            | Fault::LedgerDiskFull => false,
+            | Fault::Throttled429 => Party::ChakraHq,
         }
     }
 
@@ -231,7 +239,7 @@ impl Fault {
             complaints.push(format!("{sent} unknown that the listing shows as sent"));
         }
         if let Some(recovery) = row.recovery
-            && self.is_of_the_broker()
+            && self.party() == Party::Broker
             && recovery > BROKER_RECOVERY
         {
             let (took, most) = (recovery.as_secs_f64(), BROKER_RECOVERY.as_secs());

@@ -20,7 +20,7 @@ mod world;
 
 use chakra_sender::clock;
 use clap::Parser;
-use faults::Fault;
+use faults::{Fault, Party};
 use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -70,6 +70,7 @@ async fn main() -> ExitCode {
     let text = table::markdown(&rows, &command(), &version());
     println!("{text}");
     if let Some(file) = &arguments.table {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, text).unwrap();
     }
     match rows.iter().all(|row| row.wrong.is_empty()) && !rows.is_empty() {
@@ -155,9 +156,10 @@ async fn story(fault: Fault, world: &mut World, recovery: &mut Option<Duration>)
     world.enqueue(world.plan.jobs).await;
     let over = fault.strike(world).await;
     world.enqueue(AFTER).await;
-    *recovery = Some(match fault.is_of_the_broker() {
-        true => world.next_request(over).await,
-        false => world.next_result(over).await,
+    *recovery = Some(match fault.party() {
+        Party::Worker | Party::Broker => world.next_request(over).await,
+        // Requests are made through its trouble too.
+        Party::ChakraHq => world.next_result(over).await,
     });
     world.come_to_rest().await;
 }

@@ -24,6 +24,9 @@ const TROUBLE: Duration = Duration::from_secs(5);
 /// Surely longer than two of the short heartbeats and what the broker takes to act on them.
 const BEYOND_HEARTBEATS: Duration = Duration::from_secs(10);
 
+/// What a frozen worker had written until then has arrived.
+const ON_THE_LINE: Duration = Duration::from_millis(200);
+
 /// Between two random kills, in milliseconds: from the midst of a start to the midst of the load.
 const PAUSES: std::ops::Range<u64> = 100..1_500;
 
@@ -116,7 +119,8 @@ async fn stop(world: &mut World) {
     for stop in 1..=STOPS {
         world.results(UNDER_LOAD + stop * BETWEEN_STOPS).await;
         world.drain().await;
-        world.start_worker();
+        // A process that has not yet taken hold of its signals is ended by them.
+        world.start_ready_worker().await;
     }
 }
 
@@ -124,8 +128,8 @@ async fn stop(world: &mut World) {
 async fn freeze(world: &mut World) -> Over {
     world.start_ready_worker().await;
     world.workers[0].signal("STOP");
+    sleep(ON_THE_LINE).await;
     let over = world.over();
-    world.next_result(over).await;
     sleep(BEYOND_HEARTBEATS).await;
     world.workers[0].signal("CONT");
     over

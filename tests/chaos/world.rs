@@ -232,14 +232,16 @@ impl World {
 
     /// The time from the end of a fault to the next result of a job that had none.
     pub(crate) async fn next_result(&self, over: Over) -> Duration {
-        self.outcomes.reach(over.results + 1).await;
-        over.at.elapsed()
+        let next = self.outcomes.reach(over.results + 1).await;
+        next.unwrap_or(over.at).duration_since(over.at)
     }
 
     /// The time from the end of a fault to the next request: then jobs are consumed again.
     pub(crate) async fn next_request(&self, over: Over) -> Duration {
-        self.sandbox.record().wait_for(|record| record.count_requests() > over.requests).await;
-        over.at.elapsed()
+        let record = self.sandbox.record();
+        record.wait_for(|record| record.count_requests() > over.requests).await;
+        let next = usize::try_from(over.requests).unwrap();
+        record.requests()[next].at.saturating_duration_since(over.at)
     }
 
     /// Waits until all jobs have a result and nothing is left that could be sent once more: neither
