@@ -3,7 +3,7 @@ CARGO ?= cargo
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo test)
 
 # How the table of `make chaos` says that it was made.
-CHAOS_GIVEN := $(if $(SHORT), SHORT=$(SHORT))$(if $(BROKER), BROKER=$(BROKER))$(if $(ONLY), ONLY="$(ONLY)")
+CHAOS_GIVEN := $(if $(SHORT), SHORT=$(SHORT))$(if $(BROKER), BROKER=$(BROKER))$(if $(BESIDE), BESIDE=$(BESIDE))$(if $(ONLY), ONLY="$(ONLY)")
 
 .PHONY: help test lint chaos fmt deny advisories demo
 
@@ -23,12 +23,13 @@ lint: ## What CI refuses: formatting, warnings, documentation warnings
 fmt: ## Format the code
 	$(CARGO) fmt
 
-chaos: ## The promises tried by force, a table of what came of it: SHORT=1 for two minutes, BROKER=4.0 for another RabbitMQ, ONLY=text for some faults
+chaos: ## The promises tried by force, a table of what came of it; SHORT=1 for the form of CI, CONTRIBUTING.md has the rest
 	@tests/needs
 	@chroot=$${RABBITMQ_CHROOT:-}; $(if $(BROKER),chroot=$$(tests/rabbitmq-chroot $(BROKER)) &&) \
 		RABBITMQ_CHROOT=$$chroot CHAOS_COMMAND='make chaos$(CHAOS_GIVEN)' tests/with-rabbitmq \
 		$(CARGO) test --locked --quiet --features crash-points --test chaos -- \
-		$(if $(SHORT),--short) $(if $(ONLY),--only "$(ONLY)") --table target/chaos/table.md
+		$(if $(SHORT),--short) $(if $(ONLY),--only "$(ONLY)") \
+		$(if $(BESIDE),--beside target/chaos/table-$(BESIDE).json) --table target/chaos/table$(if $(BROKER),-$(BROKER)).md
 
 deny: ## Licences, bans and sources of all dependencies
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
-use table::{Listing, Row};
+use table::{Listing, Row, Run};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -56,9 +56,12 @@ struct Arguments {
     /// Scenarios at a time
     #[arg(long, default_value_t = 5)]
     at_once: usize,
-    /// Writes the table into this file too
+    /// Writes the table into this file too, and its figures beside it as JSON
     #[arg(long)]
     table: Option<PathBuf>,
+    /// The figures of an earlier run on another broker, for a column of their own
+    #[arg(long)]
+    beside: Option<PathBuf>,
 }
 
 #[tokio::main(worker_threads = 8)]
@@ -67,13 +70,19 @@ async fn main() -> ExitCode {
     drop(tracing_subscriber::fmt().with_max_level(LevelFilter::OFF).try_init());
     let arguments = Arguments::parse();
     let rows = run_all(scenarios(&arguments), arguments.at_once).await;
-    let text = table::markdown(&rows, &command(), &version());
+    let run = Run { command: command(), broker: version(), rows };
+    let beside = arguments.beside.as_ref().map(|file| {
+        let earlier = std::fs::read(file).unwrap();
+        serde_json::from_slice::<Run>(&earlier).unwrap()
+    });
+    let text = run.markdown(beside.as_ref());
     println!("{text}");
     if let Some(file) = &arguments.table {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, text).unwrap();
+        std::fs::write(file.with_extension("json"), serde_json::to_vec(&run).unwrap()).unwrap();
     }
-    match rows.iter().all(|row| row.wrong.is_empty()) && !rows.is_empty() {
+    match run.rows.iter().all(|row| row.wrong.is_empty()) && !run.rows.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

@@ -1,12 +1,23 @@
 //! What a scenario came to, and all of them as a Markdown table.
 
 use crate::world::World;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Missing jobs are named up to this many.
 const NAMED: usize = 5;
+
+const HEAD: [&str; 9] = [
+    "fault",
+    "listing shows after",
+    "jobs in",
+    "results out",
+    "lost",
+    "sent twice",
+    "unknown",
+    "of these sent / not sent",
+    "recovery",
+];
 
 /// When the sandbox's chat listing shows an accepted message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +47,7 @@ impl Listing {
 }
 
 /// One scenario's figures.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) fault: String,
     pub(crate) listing: String,
@@ -102,8 +113,16 @@ impl Row {
         self.jobs.saturating_sub(self.results)
     }
 
-    fn cells(&self) -> [String; 9] {
-        let recovery = self.recovery.map(|time| format!("{:.1} s", time.as_secs_f64()));
+    fn unknown(&self) -> usize {
+        self.unknown_sent + self.unknown_unsent
+    }
+
+    fn recovery(&self) -> String {
+        let shown = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+        self.recovery.map_or_else(|| "none".to_owned(), shown)
+    }
+
+    fn cells(&self) -> [String; HEAD.len()] {
         [
             self.fault.clone(),
             self.listing.clone(),
@@ -111,59 +130,79 @@ impl Row {
             self.results.to_string(),
             self.lost().to_string(),
             self.twice.to_string(),
-            (self.unknown_sent + self.unknown_unsent).to_string(),
+            self.unknown().to_string(),
             format!("{} / {}", self.unknown_sent, self.unknown_unsent),
-            recovery.unwrap_or_else(|| "none".to_owned()),
+            self.recovery(),
         ]
     }
 }
 
-/// The table, and under it whatever was wrong.
-pub(crate) fn markdown(rows: &[Row], command: &str, broker: &str) -> String {
-    let mut text = format!("`{command}`, RabbitMQ {broker}\n\n");
-    let head = [
-        "fault",
-        "listing shows after",
-        "jobs in",
-        "results out",
-        "lost",
-        "sent twice",
-        "unknown",
-        "of these sent / not sent",
-        "recovery",
-    ];
-    let _infallible = writeln!(text, "| {} |", head.join(" | "));
-    let _infallible = writeln!(text, "|---|---|{}", "--:|".repeat(head.len() - 2));
-    for row in rows {
-        let _infallible = writeln!(text, "| {} |", row.cells().join(" | "));
-    }
-    let total = |figure: fn(&Row) -> usize| rows.iter().map(figure).sum::<usize>();
-    let _infallible = writeln!(
-        text,
-        "| **all {}** | | {} | {} | {} | {} | {} | {} / {} | |",
-        rows.len(),
-        total(|row| row.jobs),
-        total(|row| row.results),
-        total(Row::lost),
-        total(|row| row.twice),
-        total(|row| row.unknown_sent + row.unknown_unsent),
-        total(|row| row.unknown_sent),
-        total(|row| row.unknown_unsent),
-    );
-    // Each complaint once, with where it was met.
-    let mut wrong: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for row in rows {
-        for complaint in &row.wrong {
-            let place = format!("{}, {}", row.fault, row.listing);
-            wrong.entry(complaint).or_default().insert(place);
+/// A whole run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Run {
+    /// How it is made again.
+    pub(crate) command: String,
+    /// Which RabbitMQ it was.
+    pub(crate) broker: String,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Run {
+    /// The table, and under it whatever was wrong. An earlier run on another broker gets a column.
+    pub(crate) fn markdown(&self, beside: Option<&Run>) -> String {
+        let mut head = HEAD.map(str::to_owned).to_vec();
+        let mut made = format!("`{}`, RabbitMQ {}", self.command, self.broker);
+        if let Some(other) = beside {
+            head.push(format!("RabbitMQ {}: lost, twice, unknown, recovery", other.broker));
+            made += &format!("; beside it `{}`", other.command);
         }
+        let rule = HEAD.map(|_| "---").to_vec().join("|");
+        let mut lines = vec![made, String::new(), line(&head), format!("|{rule}|")];
+        if beside.is_some() {
+            lines[3] += "---|";
+        }
+        for row in &self.rows {
+            let mut cells = row.cells().to_vec();
+            cells.extend(beside.map(|other| other.in_short(row)));
+            lines.push(line(&cells));
+        }
+        lines.push(self.totals());
+        lines.extend(self.complaints());
+        lines.join("\n") + "\n"
     }
-    if !wrong.is_empty() {
-        text.push_str("\nNot as it should be:\n\n");
+
+    /// What came of the same scenario here.
+    fn in_short(&self, like: &Row) -> String {
+        let same = |row: &&Row| row.fault == like.fault && row.listing == like.listing;
+        let Some(row) = self.rows.iter().find(same) else { return String::new() };
+        format!("{}, {}, {}, {}", row.lost(), row.twice, row.unknown(), row.recovery())
     }
-    for (complaint, places) in wrong {
-        let places: Vec<String> = places.into_iter().collect();
-        let _infallible = writeln!(text, "- {complaint} ({})", places.join("; "));
+
+    fn totals(&self) -> String {
+        let sum = |figure: fn(&Row) -> usize| self.rows.iter().map(figure).sum::<usize>();
+        let explained =
+            format!("{} / {}", sum(|row| row.unknown_sent), sum(|row| row.unknown_unsent));
+        let figures = [sum(|row| row.jobs), sum(|row| row.results), sum(Row::lost)];
+        let more = [sum(|row| row.twice), sum(Row::unknown)];
+        let mut cells = vec![format!("**all {}**", self.rows.len()), String::new()];
+        cells.extend(figures.into_iter().chain(more).map(|figure| figure.to_string()));
+        cells.extend([explained, String::new()]);
+        line(&cells)
     }
-    text
+
+    fn complaints(&self) -> Vec<String> {
+        let of = |row: &Row| {
+            let place = format!("- {}, {}: ", row.fault, row.listing);
+            row.wrong.iter().map(move |what| place.clone() + what).collect::<Vec<_>>()
+        };
+        let mut lines: Vec<String> = self.rows.iter().flat_map(of).collect();
+        if !lines.is_empty() {
+            lines.splice(0..0, ["", "Not as it should be:", ""].map(str::to_owned));
+        }
+        lines
+    }
+}
+
+fn line(cells: &[String]) -> String {
+    format!("| {} |", cells.join(" | "))
 }
