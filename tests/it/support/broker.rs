@@ -198,7 +198,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        script(&["kill", path(self.dir.path())]);
+        self.kill();
     }
 }
 

@@ -89,10 +89,9 @@ impl Program {
     }
 
     /// Sets a key such as `chakra.token`.
-    pub(crate) fn set(mut self, key: &str, value: &str) -> Program {
+    pub(crate) fn set(self, key: &str, value: &str) -> Program {
         let name = key.to_uppercase().replace('.', "__");
-        self.0.env(format!("CHAKRA_SENDER__{name}"), value);
-        self
+        self.env(&format!("CHAKRA_SENDER__{name}"), value)
     }
 
     /// Sets a variable that is no setting.
