@@ -18,6 +18,7 @@ use lapin::types::ShortString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// What receipts need, shared by all.
 #[derive(Debug, Clone)]
@@ -31,7 +32,8 @@ pub(super) struct Desk {
 /// One subscription's hold on its deliveries.
 #[derive(Debug)]
 pub(super) struct Hold {
-    ours: AtomicBool,
+    /// Cancelled when the broker has given every delivery back.
+    over: CancellationToken,
     /// Whether deliveries are acknowledged right now.
     letting_go: watch::Sender<bool>,
     /// Something was acknowledged.
@@ -45,7 +47,7 @@ impl Hold {
     pub(super) fn new(most: u16) -> (Arc<Hold>, mpsc::Receiver<Acker>) {
         let (dropped, back) = mpsc::channel(usize::from(most).max(1));
         let hold = Hold {
-            ours: AtomicBool::new(true),
+            over: CancellationToken::new(),
             letting_go: watch::Sender::new(true),
             let_go: AtomicBool::new(false),
             dropped,
@@ -55,12 +57,12 @@ impl Hold {
 
     /// Whether the deliveries are still ours.
     pub(super) fn stands(&self) -> bool {
-        self.ours.load(SeqCst)
+        !self.over.is_cancelled()
     }
 
     /// The broker has given every delivery back.
     pub(super) fn end(&self) {
-        self.ours.store(false, SeqCst);
+        self.over.cancel();
         self.letting_go.send_replace(true);
     }
 
@@ -250,13 +252,15 @@ impl RabbitReceipt {
         self.hold.wait_to_let_go().await;
         let Some(acker) = self.acker.take() else { return Ok(()) };
         // True only means written: where the subscription ended first, the broker does not heed it.
-        let acknowledged = acker.ack(BasicAckOptions::default()).await;
+        // lapin 4.12.3 never answers one that meets the end of its connection.
+        let acknowledging = acker.ack(BasicAckOptions::default());
+        let acknowledged = self.hold.over.run_until_cancelled(acknowledging).await;
         crash::point(Stage::Acknowledged);
         let ours = self.hold.stands();
         let (outcome, settled) = match acknowledged {
-            Ok(true) if ours => (Acknowledged::Ok, Ok(())),
-            Ok(_) => (Acknowledged::Lost, Err("its subscription ended".to_owned())),
-            Err(error) => (Acknowledged::Lost, Err(error.to_string())),
+            Some(Ok(true)) if ours => (Acknowledged::Ok, Ok(())),
+            Some(Ok(_)) | None => (Acknowledged::Lost, Err("its subscription ended".to_owned())),
+            Some(Err(error)) => (Acknowledged::Lost, Err(error.to_string())),
         };
         self.desk.metrics.acknowledged(outcome);
         settled.map_err(SettleError::Lost)
