@@ -1,10 +1,15 @@
 //! A small disk for a ledger, and how it gets full.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::Command;
 
-/// Room enough for `ledger.min_free` (64 MiB) and a little.
-const SIZE: &str = "size=80m";
+/// Room enough for `ledger.min_free` (64 MiB) and what a store takes ahead.
+const SIZE: &str = "size=160m";
+
+/// What is written at once.
+const MEBIBYTE: usize = 1 << 20;
 
 /// What fills it.
 const FILLER: &str = "filler";
@@ -24,8 +29,13 @@ pub(crate) fn mount(here: &Path) {
 
 /// Fills it to the last byte.
 pub(crate) fn fill(disk: &Path) {
-    let full = std::fs::write(disk.join(FILLER), vec![0; 81 << 20]).unwrap_err();
-    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    let mut filler = File::create(disk.join(FILLER)).unwrap();
+    let full = loop {
+        if let Err(full) = filler.write_all(&[0; MEBIBYTE]) {
+            break full;
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::StorageFull);
 }
 
 /// Makes room again.
