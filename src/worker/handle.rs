@@ -6,8 +6,8 @@ use super::looking::Crowded;
 use super::order::Place;
 use super::{Hall, lock};
 use crate::clock;
-use crate::ledger::{Delivery, Mark};
 use crate::crash::{self, Stage};
+use crate::ledger::{Delivery, Mark};
 use crate::metrics::WaitGate;
 use crate::policy::{
     self, Answer, Doubt, Failure, History, Settlement, Standing, Timing, Verdict, Why,

@@ -11,8 +11,8 @@ mod order;
 
 use crate::chakra::Client;
 use crate::clock;
-use crate::ledger::{Delivery, Ledger, LedgerError};
 use crate::crash::{self, Stage};
+use crate::ledger::{Delivery, Ledger, LedgerError};
 use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
 use crate::metrics::Metrics;
 use crate::policy::{self, DoubtPolicy, Failure, Outcome, RetryPolicy, Settlement};
