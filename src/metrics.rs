@@ -1,7 +1,7 @@
 //! What operators see: every metric of the product is declared here, once, with its help text.
 //! Callers name events; label values are closed enums or phone number IDs, never phone numbers.
 
-use crate::policy::Answer;
+use crate::policy::{Answer, Sighting};
 use crate::wire::{Class, NumberId, Priority, Status};
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -121,6 +121,7 @@ pub struct Metrics {
     broker_up: IntGauge,
     lanes_owned: IntGauge,
     doubt_jobs: IntGauge,
+    looks: IntCounterVec,
 }
 
 impl Metrics {
@@ -191,6 +192,11 @@ impl Metrics {
             lanes_owned: new.gauge("lanes_owned", "Lanes that this worker consumes.")?,
             doubt_jobs: new
                 .gauge("doubt_jobs", "Jobs that may have been sent and wait to be looked for.")?,
+            looks: new.counters(
+                "looks_total",
+                "Looks at chats for messages of jobs in doubt, by what they showed.",
+                &["outcome"],
+            )?,
             registry: new.0.clone(),
         };
         let build = IntGaugeVec::new(
@@ -284,6 +290,18 @@ impl Metrics {
     /// Whether both connections stand.
     pub fn broker_up(&self, up: bool) {
         self.broker_up.set(up.into());
+    }
+
+    /// A look at a chat for a job in doubt.
+    pub fn looked(&self, sighting: &Sighting) {
+        let outcome = match sighting {
+            Sighting::Found { .. } => "found",
+            Sighting::Several => "several",
+            Sighting::Nothing { .. } => "nothing",
+            Sighting::Blind(_) => "blind",
+            Sighting::NoChat => "no-chat",
+        };
+        self.looks.with_label_values(&[outcome]).inc();
     }
 
     /// How many jobs are in doubt.

@@ -1,8 +1,9 @@
 //! The calls to ChakraHQ. One call is one request: nothing is retried, redirected or limited here,
 //! and what an answer means is read elsewhere.
 
+use super::chats::Chats;
 use super::classify::classify;
-use super::exchange::perform;
+use super::exchange::{Exchange, perform};
 use super::plugins::{self, Plugin, PluginError};
 use crate::clock;
 use crate::policy::Answer;
@@ -13,7 +14,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The longest answer to a send that is read. The documented one has under 200 bytes.
@@ -21,6 +22,9 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// The longest plugin configuration that is read: thousands of numbers.
 const MAX_CONFIG_BYTES: usize = 4 * 1024 * 1024;
+
+/// The longest page of a chat that is read: a hundred messages of 20 KiB.
+const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Shorter than common servers' own: a request that meets a connection just being closed is in
 /// doubt although nothing was processed.
@@ -68,9 +72,12 @@ pub enum ClientError {
 pub struct Client {
     http: reqwest::Client,
     plugin: Arc<Target>,
+    chats: Arc<Mutex<Chats>>,
 }
 
 struct Target {
+    /// What all addresses begin with.
+    base: Url,
     /// `…/plugin/whatsapp/{pluginId}/config`
     config: Url,
     /// `…/plugin/whatsapp/{pluginId}/api/{version}`
@@ -104,13 +111,14 @@ impl Client {
         }
         let plugin = extend(&base, &["v1", "ext", "plugin", "whatsapp", plugin_id]);
         let target = Target {
+            base,
             config: extend(&plugin, &["config"]),
             api: extend(&plugin, &["api", version]),
             authorization,
             token: settings.token,
         };
         let http = http.build().map_err(ClientError::Tls)?;
-        Ok(Client { http, plugin: Arc::new(target) })
+        Ok(Client { http, plugin: Arc::new(target), chats: Arc::default() })
     }
 
     /// Posts Meta's message object as it stands, once. `expects_id` is false for read receipts and
@@ -134,6 +142,33 @@ impl Client {
             .header(AUTHORIZATION, self.plugin.authorization.clone());
         let exchange = perform(get, MAX_CONFIG_BYTES).await;
         plugins::read(exchange, self.plugin.token.expose_secret())
+    }
+}
+
+/// For the calls that look at chats.
+impl Client {
+    /// Posts JSON to a path under the base.
+    pub(super) async fn ask(&self, path: &[&str], body: serde_json::Value) -> Exchange {
+        let post = self
+            .http
+            .post(extend(&self.plugin.base, path))
+            .header(AUTHORIZATION, self.plugin.authorization.clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(body.to_string());
+        perform(post, MAX_PAGE_BYTES).await
+    }
+
+    /// What must not show in any text.
+    pub(super) fn secret(&self) -> String {
+        self.plugin.token.expose_secret().to_owned()
+    }
+
+    pub(super) fn known_chat(&self, number: &str) -> Option<String> {
+        self.chats.lock().unwrap_or_else(PoisonError::into_inner).get(number)
+    }
+
+    pub(super) fn remember_chat(&self, number: String, chat: &str) {
+        self.chats.lock().unwrap_or_else(PoisonError::into_inner).remember(number, chat);
     }
 }
 

@@ -4,15 +4,18 @@
 //! looked up in `codes` and put into our words by `classify`: these are quiet, they take values and
 //! the time and return values. Nothing here retries, waits or limits.
 
+mod chats;
 mod classify;
 mod client;
 mod codes;
 mod envelope;
 mod exchange;
+mod listing;
 mod plugins;
 mod redact;
 mod retry_after;
 
 pub use client::{Client, ClientError, ClientSettings};
 pub use codes::{Row, Verdict, rows};
+pub use listing::{LookError, Match};
 pub use plugins::{Plugin, PluginError, PluginNumber};

@@ -84,7 +84,7 @@ pub(super) fn worker_settings(settings: &Settings) -> anyhow::Result<WorkerSetti
         max_wait: limits.max_wait,
         retry: settings.retry.clone(),
         doubt: settings.doubt.policy,
-        looks_per_second: settings.doubt.looks_per_second,
+        looks: Rate::new(settings.doubt.looks_per_second, None).map_err(anyhow::Error::msg)?,
         max_in_flight: settings.chakra.max_in_flight,
         max_lanes: settings.numbers.max_lanes,
     })

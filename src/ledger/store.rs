@@ -204,6 +204,7 @@ impl Store {
     }
 
     /// Finished records that are known; one that was finished twice counts twice.
+    #[cfg(test)]
     pub(super) fn finished_count(&self) -> u64 {
         let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner);
         generations.iter().map(|generation| generation.finished).sum()

@@ -7,6 +7,7 @@ mod failure;
 mod history;
 mod recall;
 mod retry;
+mod sight;
 mod timing;
 
 use conclude::after;
@@ -22,4 +23,5 @@ pub use failure::{Answer, Failure};
 pub use history::History;
 pub use recall::{Outcome, Past, Standing, recall};
 pub use retry::RetryPolicy;
+pub use sight::Sight;
 pub use timing::{Timing, is_expired, keeps_promise, rest, timing};

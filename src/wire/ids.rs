@@ -65,6 +65,29 @@ impl Recipient {
         Recipient(id.into())
     }
 
+    /// The numbers, in digits, under which a chat with it may be filed; none where it is no phone
+    /// number. Meta files mobile numbers of some countries with or without a digit that they are
+    /// dialled with: Mexico's 1, Brazil's 9, Argentina's 9.
+    pub fn chat_numbers(&self) -> Vec<String> {
+        let digits = &*self.0;
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Vec::new();
+        }
+        let without = |at: usize| Some(format!("{}{}", &digits[..at], &digits[at + 1..]));
+        let with =
+            |at: usize, digit: &str| Some(format!("{}{digit}{}", &digits[..at], &digits[at..]));
+        let other = match (&digits.as_bytes()[..digits.len().min(5)], digits.len()) {
+            ([b'5', b'2', b'1', ..], 13) => without(2),
+            ([b'5', b'2', ..], 12) => with(2, "1"),
+            ([b'5', b'5', _, _, b'9'], 13) => without(4),
+            ([b'5', b'5', ..], 12) => with(4, "9"),
+            ([b'5', b'4', b'9', ..], 13) => without(2),
+            ([b'5', b'4', ..], 12) => with(2, "9"),
+            _ => None,
+        };
+        std::iter::once(digits.to_owned()).chain(other).collect()
+    }
+
     /// The whole key: for maps and requests, never for logs.
     pub fn key(&self) -> &str {
         &self.0
@@ -101,3 +124,24 @@ macro_rules! shows_its_text {
     )*};
 }
 shows_its_text!(JobId, NumberId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_looked_for_under_every_form_in_which_it_may_be_filed() {
+        for (to, filed) in [
+            ("+91 99012-58433", &["919901258433"][..]),
+            ("+5215512345678", &["5215512345678", "525512345678"]),
+            ("+525512345678", &["525512345678", "5215512345678"]),
+            ("+5511987654321", &["5511987654321", "551187654321"]),
+            ("+551187654321", &["551187654321", "5511987654321"]),
+            ("+5491112345678", &["5491112345678", "541112345678"]),
+            ("+541112345678", &["541112345678", "5491112345678"]),
+            ("a-group-id", &[]),
+        ] {
+            assert_eq!(Recipient::from_to(to).chat_numbers(), filed, "{to}");
+        }
+    }
+}

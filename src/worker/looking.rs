@@ -1,28 +1,227 @@
-//! stub
-use crate::chakra::Client;
+//! Looking for messages in chats: for jobs in doubt, and now and then for an accepted message, to see
+//! that looking works. It keeps its own pace; what a look means is `policy`'s.
+
+use super::lanes::sleep_until;
+use super::lock;
+use crate::chakra::{Client, Match};
+use crate::clock;
+use crate::ledger::Ledger;
+use crate::limiter::{Gate, Rate};
 use crate::metrics::Metrics;
-use crate::policy::Sighting;
-use crate::wire::SendJob;
-use jiff::Timestamp;
-use std::sync::Arc;
+use crate::policy::{Sight, Sighting};
+use crate::wire::{Kind, Message, Recipient, SendJob};
+use jiff::{SignedDuration, Timestamp};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// A look waits no longer in hand than this for the pace of looks; else it comes again later.
+const MAX_LOOK_WAIT: Duration = Duration::from_secs(5);
+
+/// When an accepted message is looked for, to see that it shows.
+const PROBES: [Duration; 8] = [
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(40),
+    Duration::from_secs(80),
+    Duration::from_secs(160),
+];
+
+/// Probes under way at once; there is one for a type in a minute.
+const MAX_PROBES: usize = 16;
+
+/// A probe's message is not older than its acceptance but for the clocks.
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(30);
+
+/// Too many looks wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Crowded;
+
+/// The looks of one worker.
 #[derive(Debug)]
-pub(super) struct Looking;
+pub(super) struct Looking {
+    chakra: Client,
+    metrics: Arc<Metrics>,
+    ledger: Ledger,
+    gate: Mutex<Gate>,
+    sight: Mutex<Sight>,
+    probes: mpsc::Sender<Probe>,
+    asked: AsyncMutex<mpsc::Receiver<Probe>>,
+}
+
+/// An accepted message that must show sooner or later.
+#[derive(Debug)]
+struct Probe {
+    message: Message,
+    kind: String,
+    recipient: Recipient,
+    whatsapp_message_id: String,
+    accepted: Timestamp,
+}
+
 impl Looking {
-    pub(super) fn new(_c: Client, _l: f64, _m: Arc<Metrics>, _n: Option<Vec<u8>>) -> Looking {
-        Looking
+    /// What an earlier process has seen stands in the ledger.
+    pub(super) fn new(
+        chakra: Client,
+        pace: Rate,
+        metrics: Arc<Metrics>,
+        ledger: Ledger,
+    ) -> Looking {
+        let sight = ledger.note().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let (probes, asked) = mpsc::channel(MAX_PROBES);
+        Looking {
+            chakra,
+            metrics,
+            ledger,
+            gate: Mutex::new(Gate::new(pace, clock::monotonic())),
+            sight: Mutex::new(sight.unwrap_or_default()),
+            probes,
+            asked: AsyncMutex::new(asked),
+        }
     }
+
+    /// Looks for the job's message, sent after that moment. `claimed` tells which messages are other
+    /// jobs'.
     pub(super) async fn look(
         &self,
-        _job: &SendJob,
-        _after: Timestamp,
-        _claimed: impl Fn(&str) -> bool,
+        job: &SendJob,
+        after: Timestamp,
+        claimed: impl Fn(&str) -> bool,
     ) -> Result<Sighting, Crowded> {
-        Ok(Sighting::NoChat)
+        let (Some(recipient), Kind::Message(kind)) = (job.message.recipient(), job.message.kind())
+        else {
+            return Ok(Sighting::NoChat);
+        };
+        if recipient.chat_numbers().is_empty() {
+            return Ok(Sighting::NoChat);
+        }
+        self.pass(MAX_LOOK_WAIT).await?;
+        let sighting = match self.chakra.look(recipient, &job.message, after).await {
+            Ok(matches) => self.read(matches, claimed, kind, recipient),
+            Err(error) => Sighting::Blind(error.to_string()),
+        };
+        self.metrics.looked(&sighting);
+        tracing::debug!(job = %job.id, ?sighting, "looked for it");
+        Ok(sighting)
     }
-    pub(super) fn accepted(&self, _job: &SendJob, _id: &str, _at: Timestamp) {}
+
+    fn read(
+        &self,
+        matches: Vec<Match>,
+        claimed: impl Fn(&str) -> bool,
+        kind: &str,
+        recipient: &Recipient,
+    ) -> Sighting {
+        let is_free = |found: &Match| !found.whatsapp_message_id.as_deref().is_some_and(&claimed);
+        let mut free = matches.into_iter().filter(is_free);
+        match (free.next(), free.next()) {
+            (None, _) => {
+                Sighting::Nothing { lag: lock(&self.sight).lag(kind, recipient, clock::wall()) }
+            }
+            (Some(Match { whatsapp_message_id: Some(id), at: Some(_) }), None) => {
+                Sighting::Found { whatsapp_message_id: id }
+            }
+            (Some(_), _) => Sighting::Several,
+        }
+    }
+
+    /// A message was accepted: now and then it is looked for.
+    pub(super) fn accepted(&self, job: &SendJob, whatsapp_message_id: &str, at: Timestamp) {
+        let (Some(recipient), Kind::Message(kind)) = (job.message.recipient(), job.message.kind())
+        else {
+            return;
+        };
+        // A group or a user id has no chat that could be looked at.
+        if !recipient.key().bytes().all(|byte| byte.is_ascii_digit())
+            || !lock(&self.sight).takes(kind, recipient, at)
+        {
+            return;
+        }
+        let probe = Probe {
+            message: job.message.clone(),
+            kind: kind.clone(),
+            recipient: recipient.clone(),
+            whatsapp_message_id: whatsapp_message_id.to_owned(),
+            accepted: at,
+        };
+        if self.probes.try_send(probe).is_err() {
+            tracing::debug!(kind, "too many probes wait");
+        }
+    }
+
+    /// Makes the probes, until told to stop.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        stop.cancelled().await
+        let mut asked = self.asked.lock().await;
+        let mut probing = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(_) = probing.join_next() => {}
+                Some(probe) = asked.recv(), if probing.len() < MAX_PROBES => {
+                    let looking = Arc::clone(&self);
+                    probing.spawn(async move { looking.probe(probe).await });
+                }
+            }
+        }
+    }
+
+    /// Until the message shows, or has had all its time.
+    async fn probe(&self, probe: Probe) {
+        let Probe { message, kind, recipient, whatsapp_message_id, accepted } = probe;
+        let began = clock::monotonic();
+        let after = accepted.checked_sub(CLOCK_SLACK).unwrap_or(Timestamp::MIN);
+        let mut looked = false;
+        for wait in PROBES {
+            sleep_until(began + wait).await;
+            if self.pass(wait).await.is_err() {
+                continue;
+            }
+            let asked = clock::wall();
+            match self.chakra.sees(&recipient, &message, &whatsapp_message_id, after).await {
+                Ok(true) => {
+                    self.note(|sight| sight.saw(&kind, &recipient, accepted, asked));
+                    return tracing::debug!(kind, ?wait, "an accepted message shows in its chat");
+                }
+                Ok(false) => looked = true,
+                Err(error) => tracing::debug!(kind, %error, "cannot look"),
+            }
+        }
+        if looked {
+            tracing::warn!(
+                kind,
+                "an accepted message does not show in its chat: looking proves nothing"
+            );
+            self.note(|sight| sight.missed(&kind, &recipient));
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Sight)) {
+        let bytes = {
+            let mut sight = lock(&self.sight);
+            change(&mut sight);
+            serde_json::to_vec(&*sight)
+        };
+        if let Ok(bytes) = bytes {
+            self.ledger.keep_note(&bytes);
+        }
+    }
+
+    /// Waits for the pace of looks, unless that would take too long.
+    async fn pass(&self, at_most: Duration) -> Result<(), Crowded> {
+        let moment = {
+            let mut gate = lock(&self.gate);
+            let now = clock::monotonic();
+            if gate.free_at(now) > now + at_most {
+                return Err(Crowded);
+            }
+            gate.reserve(now)
+        };
+        sleep_until(moment).await;
+        Ok(())
     }
 }

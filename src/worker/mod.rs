@@ -50,8 +50,8 @@ pub struct WorkerSettings {
     pub retry: RetryPolicy,
     /// What follows where an answer never came.
     pub doubt: DoubtPolicy,
-    /// Looks at chats of the whole worker.
-    pub looks_per_second: f64,
+    /// The pace of looks at chats.
+    pub looks: Rate,
     /// Calls at once; one number has at most half of them.
     pub max_in_flight: usize,
     /// Lanes at once.
@@ -101,12 +101,8 @@ impl Worker {
         drain: CancellationToken,
     ) -> Worker {
         let (may_send_now, both_may_send) = watch::channel(false);
-        let looking = Looking::new(
-            chakra.clone(),
-            settings.looks_per_second,
-            Arc::clone(&metrics),
-            ledger.note(),
-        );
+        let looking =
+            Looking::new(chakra.clone(), settings.looks, Arc::clone(&metrics), ledger.clone());
         let shared = Arc::new(Shared {
             calls: Arc::new(Semaphore::new(settings.max_in_flight)),
             account: Mutex::new(Account::new(settings.account, clock::monotonic())),

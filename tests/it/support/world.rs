@@ -165,7 +165,7 @@ pub fn settings() -> WorkerSettings {
             give_up: Duration::from_secs(2),
             longest_call: Duration::from_millis(500),
         },
-        looks_per_second: 100.0,
+        looks: Rate::new(100.0, None).unwrap(),
         max_in_flight: 256,
         max_lanes: 10,
     }
