@@ -16,27 +16,27 @@ use jiff::Timestamp;
 const MAX_LOCATION_CHARS: usize = 200;
 
 /// What came of a request to `…/messages`. `expects_id` is false for read receipts and typing
-/// indicators. `token` is what must not show in any text.
+/// indicators. `tokens` are what must not show in any text.
 pub(super) fn classify(
     exchange: &Exchange,
     expects_id: bool,
-    token: &str,
+    tokens: &str,
     now: Timestamp,
 ) -> Answer {
     match exchange {
         Exchange::NeverSent(reason) => Answer::Failed(Failure::new(
             Class::Unavailable,
-            format!("not sent: {}", redact(reason, token)),
+            format!("not sent: {}", redact(reason, tokens)),
         )),
         Exchange::NoAnswer(reason) => Answer::Failed(Failure::new(
             Class::Ambiguous,
-            format!("no answer: {}", redact(reason, token)),
+            format!("no answer: {}", redact(reason, tokens)),
         )),
-        Exchange::Answered(reply) => answered(reply, expects_id, token, now),
+        Exchange::Answered(reply) => answered(reply, expects_id, tokens, now),
     }
 }
 
-fn answered(reply: &Reply, expects_id: bool, token: &str, now: Timestamp) -> Answer {
+fn answered(reply: &Reply, expects_id: bool, tokens: &str, now: Timestamp) -> Answer {
     let body = Body::read(&reply.body, reply.whole);
     let id = body.message_id();
     if reply.is_success() {
@@ -66,7 +66,7 @@ fn answered(reply: &Reply, expects_id: bool, token: &str, now: Timestamp) -> Ans
         http_status: Some(reply.status),
         wait: wait.max(hint),
         max_attempts,
-        ..Failure::new(class, sentence(reply, &body, &complaint, token))
+        ..Failure::new(class, sentence(reply, &body, &complaint, tokens))
     })
 }
 
@@ -91,8 +91,8 @@ impl Reply {
 }
 
 /// One sentence for a person: the vendor's own where it has one, and what to look at.
-fn sentence(reply: &Reply, body: &Body, complaint: &Complaint, token: &str) -> String {
-    let text = complaint.text.as_deref().map(|text| redact(text, token));
+fn sentence(reply: &Reply, body: &Body, complaint: &Complaint, tokens: &str) -> String {
+    let text = complaint.text.as_deref().map(|text| redact(text, tokens));
     match (complaint.code, text) {
         (Some(code), Some(text)) if code_prefix(&text).is_none() => format!("(#{code}) {text}"),
         (Some(_), Some(text)) => text,
@@ -102,7 +102,7 @@ fn sentence(reply: &Reply, body: &Body, complaint: &Complaint, token: &str) -> S
         },
         (None, text) => {
             let advice =
-                advice(reply, token).map_or(String::new(), |advice| format!(" ({advice})"));
+                advice(reply, tokens).map_or(String::new(), |advice| format!(" ({advice})"));
             match text {
                 Some(text) => format!("HTTP {}{advice}: {text}", reply.status),
                 None => format!("HTTP {}{advice} {}", reply.status, described(reply, body)),
@@ -123,13 +123,13 @@ fn described(reply: &Reply, body: &Body) -> &'static str {
 }
 
 /// What an operator should check, where the status points to our own settings.
-fn advice(reply: &Reply, token: &str) -> Option<String> {
+fn advice(reply: &Reply, tokens: &str) -> Option<String> {
     match reply.status {
         300..=399 => {
             let location = reply.location.as_deref().unwrap_or("nowhere");
             // A query may hold anything.
             let location = location.split(['?', '#']).next().unwrap_or_default();
-            let shown: String = redact(location, token).chars().take(MAX_LOCATION_CHARS).collect();
+            let shown: String = redact(location, tokens).chars().take(MAX_LOCATION_CHARS).collect();
             Some(format!("redirected to {shown}: check chakra.base_url"))
         }
         401 | 403 => Some("check chakra.token and its role".into()),

@@ -5,17 +5,19 @@ use super::chats::Chats;
 use super::classify::classify;
 use super::exchange::{Exchange, perform};
 use super::plugins::{self, Plugin, PluginError};
+use super::token::{Key, NewTokens};
 use crate::clock;
-use crate::policy::Answer;
-use crate::wire::NumberId;
+use crate::policy::{Answer, Failure};
+use crate::wire::{Class, NumberId, Scope};
 use bytes::Bytes;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Notify, watch};
 
 /// The longest answer to a send that is read. The documented one has under 200 bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -82,8 +84,10 @@ struct Target {
     config: Url,
     /// `…/plugin/whatsapp/{pluginId}/api/{version}`
     api: Url,
-    authorization: HeaderValue,
-    token: SecretString,
+    /// Replaced while calls are under way: each keeps the one that it began with.
+    key: watch::Sender<Key>,
+    /// ChakraHQ refused the key.
+    refused: Notify,
 }
 
 impl Client {
@@ -92,7 +96,7 @@ impl Client {
         let base = base_url(&settings.base_url)?;
         let plugin_id = segment("chakra.plugin_id", &settings.plugin_id)?;
         let version = segment("chakra.api_version", &settings.api_version)?;
-        let authorization = bearer(&settings.token)?;
+        let key = Key::new(&settings.token)?;
         let mut http = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .timeout(settings.timeout)
@@ -114,8 +118,8 @@ impl Client {
             base,
             config: extend(&plugin, &["config"]),
             api: extend(&plugin, &["api", version]),
-            authorization,
-            token: settings.token,
+            key: watch::Sender::new(key),
+            refused: Notify::new(),
         };
         let http = http.build().map_err(ClientError::Tls)?;
         Ok(Client { http, plugin: Arc::new(target), chats: Arc::default() })
@@ -127,11 +131,15 @@ impl Client {
         let post = self
             .http
             .post(extend(&self.plugin.api, &[number.as_str(), "messages"]))
-            .header(AUTHORIZATION, self.plugin.authorization.clone())
+            .header(AUTHORIZATION, self.key().authorization())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(request);
         let exchange = perform(post, MAX_ANSWER_BYTES).await;
-        classify(&exchange, expects_id, self.plugin.token.expose_secret(), clock::wall())
+        let answer = classify(&exchange, expects_id, self.key().secrets(), clock::wall());
+        if refuses_token(&answer) {
+            self.plugin.refused.notify_one();
+        }
+        answer
     }
 
     /// Asks for the plugin's numbers. Also shows whether token and plugin id are right.
@@ -139,10 +147,48 @@ impl Client {
         let get = self
             .http
             .get(self.plugin.config.clone())
-            .header(AUTHORIZATION, self.plugin.authorization.clone());
+            .header(AUTHORIZATION, self.key().authorization());
         let exchange = perform(get, MAX_CONFIG_BYTES).await;
-        plugins::read(exchange, self.plugin.token.expose_secret())
+        let plugin = plugins::read(exchange, self.key().secrets());
+        if let Err(PluginError::Token { .. }) = plugin {
+            self.plugin.refused.notify_one();
+        }
+        plugin
     }
+
+    /// From now on calls show this token. False where it is the present one.
+    pub fn replace_token(&self, token: &SecretString) -> Result<bool, ClientError> {
+        let Some(key) = self.key().replaced_by(token)? else { return Ok(false) };
+        self.plugin.key.send_replace(key);
+        Ok(true)
+    }
+
+    /// Waits until ChakraHQ refuses the token. For one caller: a refusal is told once.
+    pub async fn token_refused(&self) {
+        self.plugin.refused.notified().await;
+    }
+
+    /// Tells when the token is replaced from now on.
+    pub fn new_tokens(&self) -> NewTokens {
+        NewTokens(self.plugin.key.subscribe())
+    }
+
+    fn key(&self) -> Key {
+        self.plugin.key.borrow().clone()
+    }
+}
+
+/// Whether the token is what is wrong. A role that is too narrow looks alike.
+fn refuses_token(answer: &Answer) -> bool {
+    matches!(
+        answer,
+        Answer::Failed(Failure {
+            class: Class::Blocked,
+            scope: Scope::Account,
+            http_status: Some(401 | 403),
+            ..
+        })
+    )
 }
 
 /// For the calls that look at chats.
@@ -200,16 +246,6 @@ fn segment<'a>(key: &'static str, text: &'a str) -> Result<&'a str, ClientError>
     let lawful = text.bytes().all(plain) && text.bytes().any(|byte| byte.is_ascii_alphanumeric());
     let reason = "must be letters, digits, dots, hyphens and underscores";
     lawful.then_some(text).ok_or(ClientError::Setting { key, reason })
-}
-
-fn bearer(token: &SecretString) -> Result<HeaderValue, ClientError> {
-    let text = token.expose_secret();
-    let visible = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    let value = HeaderValue::from_str(&format!("Bearer {text}")).ok().filter(|_| visible);
-    let reason = "must be visible ASCII characters without spaces or line breaks";
-    let mut value = value.ok_or(ClientError::Setting { key: "chakra.token", reason })?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 fn extend(url: &Url, segments: &[&str]) -> Url {
@@ -278,8 +314,9 @@ mod tests {
     fn nothing_shows_the_token() {
         let settings = settings("https://example.com", "v24.0", "sesame");
         let client = Client::new(settings.clone()).unwrap();
+        client.replace_token(&"sesame-too".into()).unwrap();
         assert!(!format!("{settings:?} {client:?}").contains("sesame"));
-        assert!(!format!("{:?}", client.plugin.authorization).contains("sesame"));
+        assert!(!format!("{:?} {:?}", client.key(), client.new_tokens()).contains("sesame"));
     }
 
     fn settings(base_url: &str, version: &str, token: &str) -> ClientSettings {

@@ -14,8 +14,10 @@ mod listing;
 mod plugins;
 mod redact;
 mod retry_after;
+mod token;
 
 pub use client::{Client, ClientError, ClientSettings};
 pub use codes::{Row, Verdict, rows};
 pub use listing::{LookError, Match};
 pub use plugins::{Plugin, PluginError, PluginNumber};
+pub use token::NewTokens;

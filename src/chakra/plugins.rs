@@ -69,11 +69,11 @@ pub enum PluginError {
     },
 }
 
-/// Reads the answer to `GET …/config`. `token` is what must not show in any text.
-pub(super) fn read(exchange: Exchange, token: &str) -> Result<Plugin, PluginError> {
+/// Reads the answer to `GET …/config`. `tokens` are what must not show in any text.
+pub(super) fn read(exchange: Exchange, tokens: &str) -> Result<Plugin, PluginError> {
     let reply = match exchange {
         Exchange::NeverSent(reason) | Exchange::NoAnswer(reason) => {
-            return Err(PluginError::Unreachable(redact(&reason, token)));
+            return Err(PluginError::Unreachable(redact(&reason, tokens)));
         }
         Exchange::Answered(reply) => reply,
     };
@@ -92,7 +92,7 @@ pub(super) fn read(exchange: Exchange, token: &str) -> Result<Plugin, PluginErro
         (None, Some(Value::Object(_))) if reply.is_success() && body.is_clean() => {
             Ok(Plugin { numbers: Vec::new(), skipped: 0, listed: false })
         }
-        _ => Err(unexpected(&reply, &body, token)),
+        _ => Err(unexpected(&reply, &body, tokens)),
     }
 }
 
@@ -121,10 +121,10 @@ fn number(entry: &Value) -> Option<PluginNumber> {
     })
 }
 
-fn unexpected(reply: &Reply, body: &Body, token: &str) -> PluginError {
+fn unexpected(reply: &Reply, body: &Body, tokens: &str) -> PluginError {
     let complaint = body.complaint(reply.status).or_else(|| body.remark());
     let reason = match complaint.and_then(|complaint| complaint.text) {
-        Some(text) => redact(&text, token).chars().take(MAX_REASON_CHARS).collect(),
+        Some(text) => redact(&text, tokens).chars().take(MAX_REASON_CHARS).collect(),
         None if !reply.whole => "the body broke off or is too long".into(),
         None => "not the configuration of a plugin: check chakra.base_url".into(),
     };

@@ -1,4 +1,4 @@
-//! Makes a vendor's text fit for events and logs: our token and phone numbers leave, control
+//! Makes a vendor's text fit for events and logs: our tokens and phone numbers leave, control
 //! characters become spaces. It does not shorten: that is done where a text becomes a `Failure`.
 
 /// A run of this many digits may be a phone number. Meta's longest code has seven too, but stands
@@ -8,12 +8,14 @@ const PHONE_DIGITS: usize = 7;
 /// The digits of a masked number that stay, so that a person can tell two of them apart.
 const KEPT_DIGITS: usize = 2;
 
-/// The text without our token, without phone numbers, on one line.
-pub(super) fn redact(text: &str, token: &str) -> String {
-    let text = match token.is_empty() {
-        true => text.to_owned(),
-        false => text.replace(token, "[token]"),
-    };
+/// The text without our tokens, without phone numbers, on one line. `tokens` are separated by spaces,
+/// which no token holds.
+pub(super) fn redact(text: &str, tokens: &str) -> String {
+    let mut tokens: Vec<&str> = tokens.split_ascii_whitespace().collect();
+    // The longest first: one can be the beginning of another.
+    tokens.sort_unstable_by_key(|token| std::cmp::Reverse(token.len()));
+    let hide = |text: String, token| text.replace(token, "[token]");
+    let text = tokens.into_iter().fold(text.to_owned(), hide);
     let line = text.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty());
     let line = line.collect::<Vec<_>>().join(" ");
     let (prefix, rest) = line.split_at(code_prefix(&line).map_or(0, |(_, length)| length));
@@ -75,6 +77,13 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(redact(text, "sesame-key"), expected);
+        }
+    }
+
+    #[test]
+    fn an_old_token_leaves_as_well_and_a_longer_one_leaves_whole() {
+        for tokens in ["sesame sesame-open", "sesame-open sesame"] {
+            assert_eq!(redact("sesame-open or sesame", tokens), "[token] or [token]");
         }
     }
 

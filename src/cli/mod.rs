@@ -11,6 +11,7 @@ mod results;
 mod sandbox;
 mod schema;
 mod send;
+mod token;
 mod worker;
 
 use crate::config::{self, ConfigError, Settings};

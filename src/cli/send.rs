@@ -1,7 +1,7 @@
 //! `send`: the worker over a file, with no broker.
 
-use super::{End, parts, progress, under_signals};
 use crate::clock;
+use super::{End, parts, progress, token, under_signals};
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
@@ -73,14 +74,14 @@ async fn send(
     let (incoming, run) = queue.split();
     let (_always, may_send) = watch::channel(true);
     let metrics = Arc::new(Metrics::new()?);
-    let worker = Worker::new(
-        parts::worker_settings(&settings)?,
-        parts::client(&settings)?,
-        ledger,
-        metrics,
-        may_send,
-        drain,
-    );
+    let client = parts::client(&settings)?;
+    // Ends with this value.
+    let mut beside = JoinSet::new();
+    if let Some(file) = settings.chakra.token_file.clone() {
+        beside.spawn(token::follow(file, client.clone(), CancellationToken::new()));
+    }
+    let worker =
+        Worker::new(parts::worker_settings(&settings)?, client, ledger, metrics, may_send, drain);
     worker.run(incoming).await;
     let tally = run.finish().await.map_err(anyhow::Error::msg)?;
     bar.finish_and_clear();

@@ -1,6 +1,6 @@
 //! `worker`: the main job, from RabbitMQ until told to stop.
 
-use super::{End, parts, under_signals};
+use super::{End, parts, token, under_signals};
 use crate::admin::Admin;
 use crate::chakra::Client;
 use crate::config::{Accept as AcceptSetting, DRAIN_BEYOND_CALL, Settings};
@@ -54,6 +54,7 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     let client = parts::client(&settings)?;
     let ledger = parts::ledger(&settings)?;
     services.show_trouble(&ledger, readiness.clone());
+    services.follow_token(&settings, &client);
     // It may take a while: a stop does not wait for it.
     let asked = drain.run_until_cancelled(numbers(&settings, &client)).await;
     let Some(numbers) = asked else {
@@ -236,6 +237,13 @@ impl Services {
             services.tasks.spawn(serve);
         }
         Ok(services)
+    }
+
+    /// Takes a token that is rotated in its file, also while the jobs in hand are finished.
+    fn follow_token(&mut self, settings: &Settings, client: &Client) {
+        if let Some(file) = settings.chakra.token_file.clone() {
+            self.tasks.spawn(token::follow(file, client.clone(), self.stop.clone()));
+        }
     }
 
     /// Shows the broker's state on `/readyz` and in the log, as it changes.

@@ -9,6 +9,7 @@ mod sections;
 mod settings;
 mod units;
 
+pub use reader::without_newline;
 pub use sections::DRAIN_BEYOND_CALL;
 pub use settings::{
     Accept, AdminSettings, ChakraSettings, ClientIdentity, DeadLettersSettings, DoubtSettings,

@@ -286,7 +286,8 @@ fn show(kind: &ValueKind) -> Option<String> {
     }
 }
 
-fn without_newline(text: &str) -> &str {
+/// A secret's file may end with one newline, which is not part of the secret.
+pub fn without_newline(text: &str) -> &str {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.strip_suffix('\r').unwrap_or(text)
 }
