@@ -113,6 +113,7 @@ pub struct Metrics {
     lane_ready: IntGaugeVec,
     rate_limit: GaugeVec,
     in_flight: IntGauge,
+    brake: IntGauge,
     held_jobs: IntGauge,
     dead_letters: IntCounterVec,
     publishes: IntCounterVec,
@@ -167,6 +168,10 @@ impl Metrics {
                 &["number", "source"],
             )?,
             in_flight: new.gauge("in_flight", "Requests under way.")?,
+            brake: new.gauge(
+                "brake",
+                "1 while ChakraHQ fails or bars the account: one probe at a time goes out.",
+            )?,
             held_jobs: new.gauge("held_jobs", "Jobs in this worker, not yet settled.")?,
             dead_letters: new.counters(
                 "dead_letters_total",
@@ -251,6 +256,11 @@ impl Metrics {
         self.in_flight.dec();
         self.attempts.with_label_values(&[number.as_str(), outcome]).inc();
         self.send_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Whether only probes go out.
+    pub fn brake(&self, on: bool) {
+        self.brake.set(on.into());
     }
 
     /// A job has passed a gate.

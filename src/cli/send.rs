@@ -1,7 +1,7 @@
 //! `send`: the worker over a file, with no broker.
 
-use crate::clock;
 use super::{End, parts, progress, token, under_signals};
+use crate::clock;
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;

@@ -280,22 +280,11 @@ impl Hall {
         let started = clock::monotonic();
         let answer = self.chakra.send(&job.phone_number_id, request, expects_id).await;
         self.metrics.send_ended(&job.phone_number_id, &answer, started.elapsed());
-        drop(turn);
         if let Answer::Failed(failure) = &answer {
-            self.heed(failure, lane);
+            heed(failure, lane);
         }
+        turn.ended(&answer);
         answer
-    }
-
-    /// A number or an account that is throttled or blocked is left alone for a while by all its jobs.
-    fn heed(&self, failure: &Failure, lane: &Lane) {
-        let held = matches!(failure.class, Class::Throttled | Class::Blocked);
-        let Some(wait) = failure.wait.filter(|_| held) else { return };
-        match failure.scope {
-            Scope::Number => lane.hold(wait),
-            Scope::Account => self.shared.hold_account(wait),
-            Scope::Message | Scope::Recipient | Scope::Template => {}
-        }
     }
 
     /// Marks a job that may be what ends the worker, for as long as it is touched here. One that has
@@ -342,6 +331,17 @@ impl Hall {
 
 fn expired(job: &SendJob, history: &History) -> Stopped {
     Stopped::settled(policy::expired(job, history, clock::wall()))
+}
+
+/// A number that is throttled or blocked is left alone for a while by all its jobs. The account
+/// has its brake.
+fn heed(failure: &Failure, lane: &Lane) {
+    let held = matches!(failure.class, Class::Throttled | Class::Blocked);
+    let Some(wait) = failure.wait.filter(|_| held) else { return };
+    match failure.scope {
+        Scope::Number => lane.hold(wait),
+        Scope::Message | Scope::Recipient | Scope::Template | Scope::Account => {}
+    }
 }
 
 fn rank(priority: Priority, history: &History) -> Rank {

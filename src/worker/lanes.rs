@@ -1,17 +1,19 @@
 //! One lane for each number: who goes next, and when. A single task a lane hands out turns, so the
 //! pace of a number is decided in one place. It knows nothing of what is sent.
 
+use super::account::{Account, Pass};
 use super::lock;
 use super::order::Lines;
 use crate::clock;
 use crate::limiter::{Gate, Rate};
+use crate::policy::Answer;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
-/// A hold of a number or of the account is never longer than this at a time: then the next job tries.
+/// A hold of a number is never longer than this at a time: then the next job tries.
 /// Longer waits are the job's own, outside the worker.
 const MAX_HOLD: Duration = Duration::from_secs(60);
 
@@ -30,11 +32,23 @@ pub(super) enum Rank {
     Normal,
 }
 
-/// The right to make one request now. Dropping it gives the place among the calls in flight back.
+/// The right to make one request now. Dropping it gives the place among the calls in flight back, and
+/// the place as the brake's probe to another.
 #[derive(Debug)]
 pub(super) struct Turn {
-    /// Of the number's calls, and of the process's.
-    _calls: [OwnedSemaphorePermit; 2],
+    calls: Calls,
+    pass: Pass,
+}
+
+/// Of the number's calls, and of the process's.
+type Calls = [OwnedSemaphorePermit; 2];
+
+impl Turn {
+    /// What came of the request.
+    pub(super) fn ended(self, answer: &Answer) {
+        self.pass.ended(answer);
+        drop(self.calls);
+    }
 }
 
 /// One number's lane.
@@ -92,44 +106,10 @@ impl Waiting {
 pub(super) struct Shared {
     /// Calls in flight of the whole process.
     pub(super) calls: Arc<Semaphore>,
-    /// The account's pace and holds.
-    pub(super) account: Mutex<Account>,
+    /// The account's pace and its brake.
+    pub(super) account: Arc<Account>,
     /// False while no result could be recorded: then no new request starts.
     pub(super) may_send: watch::Receiver<bool>,
-}
-
-/// The account's gate: no pace unless configured, but holds in any case.
-#[derive(Debug)]
-pub(super) struct Account {
-    gate: Option<Gate>,
-    held_until: Option<Instant>,
-}
-
-impl Account {
-    pub(super) fn new(rate: Option<Rate>, now: Instant) -> Account {
-        Account { gate: rate.map(|rate| Gate::new(rate, now)), held_until: None }
-    }
-
-    /// When the next request of any number may start.
-    fn reserve(&mut self, now: Instant) -> Instant {
-        let paced = self.gate.as_mut().map_or(now, |gate| gate.reserve(now));
-        self.held_until.map_or(paced, |held| held.max(paced))
-    }
-
-    fn is_paced(&self) -> bool {
-        self.gate.is_some()
-    }
-
-    fn hold(&mut self, until: Instant) {
-        self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
-    }
-}
-
-impl Shared {
-    /// The service asked to leave the account alone for `wait`.
-    pub(super) fn hold_account(&self, wait: Duration) {
-        lock(&self.account).hold(clock::monotonic() + wait.min(MAX_HOLD));
-    }
 }
 
 impl Lane {
@@ -157,8 +137,8 @@ impl Lane {
     }
 
     /// Hands out turns, until the process is over. What is only waited for comes first and what is
-    /// paid comes last, so that a lane which waits for its pace holds no call, and no pace is paid
-    /// while a lane stands.
+    /// paid comes last, so that a lane which waits for its pace or for the brake holds no call, and no
+    /// pace is paid while a lane stands.
     pub(super) async fn pace(self: Arc<Self>, shared: Arc<Shared>) {
         let mut may_send = shared.may_send.clone();
         loop {
@@ -170,24 +150,28 @@ impl Lane {
             }
             let free = lock(&self.gate).free_at(clock::monotonic());
             sleep_until(free).await;
-            let Some(turn) = self.take_call(&shared).await else { return };
-            let paid = *may_send.borrow() && lock(&self.gate).pass(clock::monotonic()).is_ok();
-            if paid {
-                self.grant(turn);
+            shared.account.unbraked().await;
+            let Some(calls) = self.take_calls(&shared).await else { return };
+            if !*may_send.borrow() {
+                continue;
+            }
+            let Some(pass) = shared.account.pass() else { continue };
+            if lock(&self.gate).pass(clock::monotonic()).is_ok() {
+                self.grant(Turn { calls, pass });
             }
         }
     }
 
     /// A moment of the account's pace, and a place among the calls in flight.
-    async fn take_call(&self, shared: &Shared) -> Option<Turn> {
+    async fn take_calls(&self, shared: &Shared) -> Option<Calls> {
         loop {
-            let moment = lock(&shared.account).reserve(clock::monotonic());
+            let moment = shared.account.reserve();
             sleep_until(moment).await;
             let of_the_number = Arc::clone(&self.calls).acquire_owned().await.ok()?;
             let of_the_process = Arc::clone(&shared.calls).acquire_owned().await.ok()?;
             let waited = clock::monotonic().saturating_duration_since(moment);
-            if waited <= MOMENT_LASTS || !lock(&shared.account).is_paced() {
-                return Some(Turn { _calls: [of_the_number, of_the_process] });
+            if waited <= MOMENT_LASTS || !shared.account.is_paced() {
+                return Some([of_the_number, of_the_process]);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! Invariants: jobs of one recipient are settled in their order of arrival; a turn is handed out by
 //! one task a lane; nothing is sent after the drain began that had not begun before.
 
+mod account;
 mod handle;
 mod lanes;
 mod looking;
@@ -18,8 +19,9 @@ use crate::metrics::Metrics;
 use crate::policy::{self, DoubtPolicy, Failure, Outcome, RetryPolicy, Settlement};
 use crate::queue::{Incoming, Receipt, SettleError};
 use crate::wire::{Class, NumberId, Recipient, ResultEvent, SendJob};
+use account::Account;
 use futures_util::FutureExt;
-use lanes::{Account, Lane, Shared};
+use lanes::{Lane, Shared};
 use looking::Looking;
 use order::Place;
 use std::collections::HashMap;
@@ -81,7 +83,8 @@ pub struct Worker {
     max_lanes: usize,
     max_calls_a_lane: usize,
     lanes: HashMap<NumberId, Arc<Lane>>,
-    /// The tasks beside the jobs (handing out turns, probing); they end with the worker.
+    /// The tasks beside the jobs (handing out turns, probing, hearing of new API keys); they end with
+    /// the worker.
     pacers: JoinSet<()>,
     /// Whether results could be recorded, by the queue.
     queue_may_send: watch::Receiver<bool>,
@@ -103,9 +106,10 @@ impl Worker {
         let (may_send_now, both_may_send) = watch::channel(false);
         let looking =
             Looking::new(chakra.clone(), settings.looks, Arc::clone(&metrics), ledger.clone());
+        let account = Account::new(settings.account, Arc::clone(&metrics), clock::monotonic());
         let shared = Arc::new(Shared {
             calls: Arc::new(Semaphore::new(settings.max_in_flight)),
-            account: Mutex::new(Account::new(settings.account, clock::monotonic())),
+            account: Arc::new(account),
             may_send: both_may_send,
         });
         let recipients = Recipients::new(settings.recipient, MAX_RECIPIENTS);
@@ -140,6 +144,8 @@ impl Worker {
         let ledger = self.hall.ledger.trouble();
         self.pacers.spawn(both(queue_may_send.clone(), ledger, may_send.clone()));
         self.pacers.spawn(Arc::clone(&self.hall.looking).run(self.hall.drain.clone()));
+        let account = Arc::clone(&self.hall.shared.account);
+        self.pacers.spawn(account.heed_tokens(self.hall.chakra.new_tokens()));
         while let Some(incoming) = queue.recv().await {
             self.admit(incoming);
         }

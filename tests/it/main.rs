@@ -5,6 +5,7 @@
 
 mod administrators;
 mod bad_input;
+mod brake;
 mod broker_trouble;
 mod chakra_client;
 mod commands;
