@@ -62,6 +62,32 @@ async fn a_plugin_that_cannot_be_reached_is_told_from_a_refused_token() {
 }
 
 #[tokio::test]
+async fn a_replaced_token_is_shown_by_the_next_call_and_neither_shows_in_any_text() {
+    let server = Server::start().await;
+    let client = server.client();
+    let both = "sesame and sesame-new";
+    let refusal = format!(
+        "HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{both}",
+        both.len()
+    );
+    let replace = async {
+        let mut socket = server.accept().await;
+        let request = read_request(&mut socket).await;
+        assert_eq!(client.replace_token(&"sesame-new".into()).ok(), Some(true));
+        socket.write_all(refusal.as_bytes()).await.unwrap();
+        request
+    };
+    let (under_way, its_request) = tokio::join!(send(&client), replace);
+    let (next, next_request) = tokio::join!(send(&client), server.answer(&refusal));
+    assert_eq!(its_request.header("authorization"), Some("Bearer sesame"));
+    assert_eq!(next_request.header("authorization"), Some("Bearer sesame-new"));
+    for answer in [under_way, next] {
+        let message = failed(answer).message;
+        assert!(message.ends_with("[token] and [token]"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_connection_sent_nothing() {
     let server = Server::start().await;
     let client = server.client();

@@ -18,6 +18,8 @@ mod ledger;
 mod limiter;
 mod odd_bytes;
 mod processes;
+mod provider_processes;
+mod provider_trouble;
 mod rabbitmq;
 mod rabbitmq_outages;
 mod sandbox;

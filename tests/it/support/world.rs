@@ -24,7 +24,11 @@ pub const NUMBER: &str = "1027729340496751";
 pub const OTHER: &str = "1027729340496752";
 
 pub struct World {
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
+    /// Where the worker calls; none: at the sandbox.
+    pub base_url: Option<String>,
+    /// What the worker counts.
+    pub metrics: Arc<Metrics>,
     pub settings: WorkerSettings,
     pub token: &'static str,
     pub timeout: Duration,
@@ -45,7 +49,9 @@ impl World {
             [NUMBER, OTHER].map(|id| Number { rate: Some(0), ..Number::new(id) }).into();
         change(&mut config);
         World {
-            sandbox: Sandbox::start(config).await.unwrap(),
+            sandbox: Arc::new(Sandbox::start(config).await.unwrap()),
+            base_url: None,
+            metrics: Arc::new(Metrics::new().unwrap()),
             settings: settings(),
             token: "secret-token",
             timeout: Duration::from_secs(5),
@@ -67,7 +73,7 @@ impl World {
 
     pub fn client(&self) -> Client {
         Client::new(ClientSettings {
-            base_url: self.sandbox.base_url(),
+            base_url: self.base_url.clone().unwrap_or_else(|| self.sandbox.base_url()),
             token: self.token.to_owned().into(),
             plugin_id: SandboxConfig::default().plugin_id,
             api_version: "v24.0".into(),
@@ -101,15 +107,13 @@ impl World {
         let queue = FileQueue::start(jobs, results, 1000, self.stop.clone(), on_result);
         let (incoming, run) = queue.split();
         let (_always, may_send) = watch::channel(true);
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let client = self.client();
-        let metrics_of_worker = Arc::clone(&metrics);
-        Worker::new(self.settings, client, ledger, metrics_of_worker, may_send, self.stop)
+        let (client, metrics) = (self.client(), Arc::clone(&self.metrics));
+        Worker::new(self.settings, client, ledger, metrics, may_send, self.stop)
             .run(incoming)
             .await;
         let tally = run.finish().await.unwrap();
         let results = std::mem::take(&mut *gathered.lock().unwrap());
-        Sent { results, tally, sandbox: self.sandbox, metrics: metrics.render().unwrap() }
+        Sent { results, tally, sandbox: self.sandbox, metrics: self.metrics.render().unwrap() }
     }
 }
 
@@ -118,7 +122,7 @@ pub struct Sent {
     /// In the order in which they were written.
     pub results: Vec<ResultEvent>,
     pub tally: Tally,
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// As `/metrics` shows them.
     pub metrics: String,
 }
