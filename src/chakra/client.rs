@@ -198,7 +198,7 @@ impl Client {
         let post = self
             .http
             .post(extend(&self.plugin.base, path))
-            .header(AUTHORIZATION, self.plugin.authorization.clone())
+            .header(AUTHORIZATION, self.key().authorization())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(body.to_string());
         perform(post, MAX_PAGE_BYTES).await
@@ -206,7 +206,7 @@ impl Client {
 
     /// What must not show in any text.
     pub(super) fn secret(&self) -> String {
-        self.plugin.token.expose_secret().to_owned()
+        self.key().secrets().to_owned()
     }
 
     pub(super) fn known_chat(&self, number: &str) -> Option<String> {
