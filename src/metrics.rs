@@ -1,8 +1,13 @@
 //! What operators see: every metric of the product is declared here, once, with its help text.
 //! Callers name events; label values are closed enums or phone number IDs, never phone numbers.
 
+mod conservation;
+
+pub use conservation::{Balance, Departure, Token};
+
 use crate::policy::{Answer, Sighting};
 use crate::wire::{Class, NumberId, Priority, Status};
+use conservation::Conservation;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -105,7 +110,7 @@ pub enum Acknowledged {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    jobs_received: IntCounterVec,
+    conservation: Conservation,
     results: IntCounterVec,
     attempts: IntCounterVec,
     send_seconds: Histogram,
@@ -114,7 +119,6 @@ pub struct Metrics {
     rate_limit: GaugeVec,
     in_flight: IntGauge,
     brake: IntGauge,
-    held_jobs: IntGauge,
     dead_letters: IntCounterVec,
     publishes: IntCounterVec,
     acknowledgements: IntCounterVec,
@@ -127,15 +131,10 @@ pub struct Metrics {
 
 impl Metrics {
     /// Declares everything in a registry of its own.
-    #[expect(clippy::too_many_lines, reason = "one place for all, a few lines each")]
     pub fn new() -> Result<Metrics, prometheus::Error> {
         let new = Declare(Registry::new());
         let metrics = Metrics {
-            jobs_received: new.counters(
-                "jobs_received_total",
-                "Jobs that reached this worker, redeliveries included.",
-                &["number", "priority"],
-            )?,
+            conservation: new.conservation()?,
             results: new.counters(
                 "results_total",
                 "Outcomes given to jobs, by status and class of failure (none where accepted).",
@@ -172,7 +171,6 @@ impl Metrics {
                 "brake",
                 "1 while ChakraHQ fails or bars the account: one probe at a time goes out.",
             )?,
-            held_jobs: new.gauge("held_jobs", "Jobs in this worker, not yet settled.")?,
             dead_letters: new.counters(
                 "dead_letters_total",
                 "Jobs put into the dead letters, by class.",
@@ -220,15 +218,14 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
-    /// A job arrived by this lane (none: its number could not be told).
-    pub fn received(&self, lane: Option<&NumberId>, priority: Priority) {
-        self.jobs_received.with_label_values(&[label(lane), priority.name()]).inc();
-        self.held_jobs.inc();
+    /// A delivery enters by this lane (none: its number could not be told, or has no lane).
+    pub fn received(&self, lane: Option<&NumberId>, priority: Priority) -> Token {
+        self.conservation.received(lane, priority)
     }
 
-    /// A job left the worker, settled or void.
-    pub fn released(&self) {
-        self.held_jobs.dec();
+    /// What entered, what left, what is here.
+    pub fn balance(&self) -> Balance {
+        self.conservation.balance()
     }
 
     /// The body's priority was not the routing key's.
@@ -333,6 +330,35 @@ fn label(lane: Option<&NumberId>) -> &str {
 struct Declare(Registry);
 
 impl Declare {
+    /// These four are shown together, so that they balance.
+    fn conservation(&self) -> Result<Conservation, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(name, help).namespace(NAMESPACE);
+        let received = opts(
+            "jobs_received_total",
+            "Deliveries that reached this worker, redeliveries included. A job without a lane counts \
+             as it comes (number unknown) and again as it comes by its lane.",
+        );
+        let settled = opts(
+            "jobs_settled_total",
+            "Deliveries that left this worker, by how: finished (it has its outcome), dead-letter, \
+             rescheduled (it waits and comes back), moved (into the lane that it lacked), returned \
+             (given back unchanged), void (not ours any more: it comes again).",
+        );
+        let held = opts("held_jobs", "Deliveries in this worker, counted one by one.");
+        let gap = opts(
+            "conservation_gap",
+            "Deliveries received that neither left nor are held. Anything but 0 is a defect.",
+        );
+        let conservation = Conservation::new(
+            (
+                IntCounterVec::new(received, &["number", "priority"])?,
+                IntCounterVec::new(settled, &["how"])?,
+            ),
+            (IntGauge::with_opts(held)?, IntGauge::with_opts(gap)?),
+        );
+        self.add(conservation)
+    }
+
     fn counters(
         &self,
         name: &str,

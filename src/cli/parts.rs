@@ -5,6 +5,7 @@ use crate::clock;
 use crate::config::{ClientIdentity, PaceSettings, Settings};
 use crate::ledger::Ledger;
 use crate::limiter::{Rate, Rates, RecipientLimit};
+use crate::metrics::Metrics;
 use crate::queue::rabbitmq::{
     ConnectionSettings, Marked, Prefetch, TlsIdentity, TlsSettings, TopologySettings, Touch,
 };
@@ -146,6 +147,16 @@ pub(super) fn topology(settings: &Settings) -> TopologySettings {
         results_keep: settings.results.keep,
         results_max_bytes: settings.results.max_bytes,
         dead_letters_keep: settings.dead_letters.keep,
+    }
+}
+
+/// Says at the end that nothing was lost on the way: what came in has left. In one line.
+pub(super) fn tell_balance(metrics: &Metrics) {
+    let balance = metrics.balance();
+    match (balance.held, balance.gap()) {
+        (0, 0) => tracing::info!("drained {balance}"),
+        (_, 0) => tracing::warn!("drained {balance}: what is held comes again"),
+        (_, _) => tracing::warn!("drained {balance}: a gap is a defect, please report it"),
     }
 }
 

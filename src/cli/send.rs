@@ -64,27 +64,35 @@ async fn send(
     };
     let outcomes = Outcomes::default();
     let bar = progress::bar(None, "sending");
+    let metrics = Arc::new(Metrics::new()?);
     let queue = FileQueue::start(
         parts::open_lines(&arguments.jobs)?,
         results,
         settings.worker.max_held,
         drain.clone(),
+        Arc::clone(&metrics),
         counting(&outcomes, &bar),
     );
     let (incoming, run) = queue.split();
     let (_always, may_send) = watch::channel(true);
-    let metrics = Arc::new(Metrics::new()?);
     let client = parts::client(&settings)?;
     // Ends with this value.
     let mut beside = JoinSet::new();
     if let Some(file) = settings.chakra.token_file.clone() {
         beside.spawn(token::follow(file, client.clone(), CancellationToken::new()));
     }
-    let worker =
-        Worker::new(parts::worker_settings(&settings)?, client, ledger, metrics, may_send, drain);
+    let worker = Worker::new(
+        parts::worker_settings(&settings)?,
+        client,
+        ledger,
+        Arc::clone(&metrics),
+        may_send,
+        drain,
+    );
     worker.run(incoming).await;
     let tally = run.finish().await.map_err(anyhow::Error::msg)?;
     bar.finish_and_clear();
+    parts::tell_balance(&metrics);
     Ok(close(&tally, &outcomes, &arguments.fail_on))
 }
 

@@ -70,7 +70,7 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
         WorkerSettings { max_lanes: LANES_AT_MOST, ..parts::worker_settings(&settings)? },
         client,
         ledger,
-        metrics,
+        Arc::clone(&metrics),
         queue.may_send(),
         drain.clone(),
     );
@@ -89,6 +89,7 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     drain.cancel();
     readiness.draining();
     let drained = stop(queue, hall, services, settings.worker.drain_timeout).await;
+    parts::tell_balance(&metrics);
     match broken {
         Some(reason) => anyhow::bail!("{reason}"),
         None if drained => Ok(End::Done),

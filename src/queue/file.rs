@@ -9,6 +9,7 @@ pub use results::{OpenError, Results, beside};
 
 use super::{Incoming, Receipt, SettleError};
 use crate::clock;
+use crate::metrics::Metrics;
 use crate::policy::{History, Reschedule, Settlement, Why, rest};
 use crate::wire::{InvalidJob, NumberId, Priority, ResultEvent, SendJob};
 use bytes::Bytes;
@@ -58,6 +59,7 @@ pub struct FileQueue {
 
 struct Shared {
     results: Results,
+    metrics: Arc<Metrics>,
     on_result: OnResult,
     counts: Counts,
     /// Jobs held at once, those that wait for their time included.
@@ -75,11 +77,13 @@ impl FileQueue {
         results: Results,
         max_held: usize,
         stop: CancellationToken,
+        metrics: Arc<Metrics>,
         on_result: OnResult,
     ) -> FileQueue {
         let (out, incoming) = mpsc::channel(64);
         let shared = Arc::new(Shared {
             results,
+            metrics,
             on_result,
             counts: Counts::default(),
             held: Arc::new(Semaphore::new(max_held)),
@@ -202,26 +206,18 @@ impl Shared {
         out: &mpsc::WeakSender<Incoming<FileReceipt>>,
     ) -> Option<()> {
         let out = out.upgrade()?;
-        let held = tokio::runtime::Handle::current().block_on(async {
-            tokio::select! {
+        let (held, place) = tokio::runtime::Handle::current().block_on(async {
+            let held = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => None,
-                held = Arc::clone(&self.held).acquire_owned() => held.ok(),
-            }
+                () = self.stop.cancelled() => return None,
+                held = Arc::clone(&self.held).acquire_owned() => held.ok()?,
+            };
+            Some((held, out.reserve().await.ok()?))
         })?;
         let receipt =
             FileReceipt { shared: Arc::clone(self), out: out.clone(), line, body, _held: held };
-        let priority = job.as_ref().ok().and_then(|job| job.priority);
-        out.blocking_send(Incoming {
-            lane: job.as_ref().ok().map(|job| job.phone_number_id.clone()),
-            job,
-            history: History::fresh(clock::wall()),
-            waited_for: None,
-            priority: priority.unwrap_or(Priority::Normal),
-            earlier: 0,
-            receipt,
-        })
-        .ok()
+        place.send(receipt.incoming(job, History::fresh(clock::wall()), None));
+        Some(())
     }
 }
 
@@ -300,9 +296,8 @@ impl FileReceipt {
                 () = shared.stop.cancelled() => {}
                 () = tokio::time::sleep(until) => {
                     let out = self.out.clone();
-                    let back = self.back(job, wait);
-                    if out.send(back).await.is_ok() {
-                        return;
+                    if let Ok(place) = out.reserve().await {
+                        return place.send(self.incoming(job, wait.history, Some(wait.why)));
                     }
                 }
             }
@@ -310,17 +305,15 @@ impl FileReceipt {
         });
     }
 
-    fn back(self, job: Result<SendJob, InvalidJob>, wait: Reschedule) -> Incoming<FileReceipt> {
+    fn incoming(
+        self,
+        job: Result<SendJob, InvalidJob>,
+        history: History,
+        waited_for: Option<Why>,
+    ) -> Incoming<FileReceipt> {
         let lane: Option<NumberId> = job.as_ref().ok().map(|job| job.phone_number_id.clone());
         let priority = job.as_ref().ok().and_then(|job| job.priority).unwrap_or(Priority::Normal);
-        Incoming {
-            lane,
-            job,
-            history: wait.history,
-            waited_for: Some(wait.why),
-            priority,
-            earlier: 0,
-            receipt: self,
-        }
+        let token = self.shared.metrics.received(lane.as_ref(), priority);
+        Incoming { lane, job, history, waited_for, priority, earlier: 0, receipt: self, token }
     }
 }

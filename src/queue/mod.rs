@@ -3,7 +3,8 @@
 pub mod file;
 pub mod rabbitmq;
 
-use crate::policy::{History, Settlement};
+use crate::metrics::{Departure, Token};
+use crate::policy::{History, Reschedule, Settlement, Why};
 use crate::wire::{InvalidJob, NumberId, Priority, SendJob};
 
 /// One delivery of a job, in hand until its receipt is settled.
@@ -23,6 +24,18 @@ pub struct Incoming<R> {
     pub earlier: u32,
     /// How to settle it.
     pub receipt: R,
+    /// That it is here: it must leave.
+    pub token: Token,
+}
+
+impl<R: Receipt> Incoming<R> {
+    /// Lets go of it with nothing settled: the queue delivers it again, or has done so.
+    pub fn let_go(self) {
+        self.token.leave(match self.receipt.is_ours() {
+            true => Departure::Returned,
+            false => Departure::Void,
+        });
+    }
 }
 
 /// The right, and the duty, to settle one delivery. Dropped unsettled, the queue delivers it again.
@@ -51,4 +64,26 @@ pub enum SettleError {
     /// What follows could not be written.
     #[error("the settlement could not be written: {0}")]
     Unwritten(String),
+}
+
+impl From<&Settlement> for Departure {
+    /// How a delivery left that was settled so.
+    fn from(settlement: &Settlement) -> Departure {
+        match settlement {
+            Settlement::Finish(_) => Departure::Finished,
+            Settlement::DeadLetter { .. } => Departure::DeadLetter,
+            Settlement::Reschedule(Reschedule { why: Why::HandedBack, .. }) => Departure::Returned,
+            Settlement::Reschedule(_) => Departure::Rescheduled,
+        }
+    }
+}
+
+impl From<&SettleError> for Departure {
+    /// How a delivery left whose settlement failed.
+    fn from(error: &SettleError) -> Departure {
+        match error {
+            SettleError::Lost(_) => Departure::Void,
+            SettleError::Stopped | SettleError::Unwritten(_) => Departure::Returned,
+        }
+    }
 }

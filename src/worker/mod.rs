@@ -156,7 +156,6 @@ impl Worker {
 
     /// Gives a job its lane, its place and its task, in the order of arrival.
     fn admit<R: Receipt>(&mut self, incoming: Incoming<R>) {
-        self.hall.metrics.received(incoming.lane.as_ref(), incoming.priority);
         let hall = Arc::clone(&self.hall);
         let Some((lane, place)) = self.place(&incoming) else {
             self.jobs.spawn(async move { hall.turn_away(incoming).await });
@@ -230,8 +229,7 @@ impl Hall {
         settlement: Option<Settlement>,
     ) {
         let Some(settlement) = settlement else {
-            self.metrics.released();
-            return;
+            return incoming.let_go();
         };
         let outcome = Outcome::of(&settlement);
         if let (Some(delivery), Ok(job)) = (delivery, &incoming.job) {
@@ -246,7 +244,10 @@ impl Hall {
         }
         crash::point(Stage::Recorded);
         let settled = incoming.receipt.settle(&settlement).await;
-        self.metrics.released();
+        incoming.token.leave(match &settled {
+            Ok(()) => (&settlement).into(),
+            Err(error) => error.into(),
+        });
         match settled {
             Ok(()) => {
                 let ended = !matches!(settlement, Settlement::Reschedule(_));

@@ -145,6 +145,8 @@ async fn stopped_under_load(count: usize) -> (Sandbox, Broker) {
         let told = |line: &String| line.contains(phase) && line.contains("drain: finished");
         assert!(ended.err.iter().any(told), "{phase} is not in\n{}", ended.said());
     }
+    let balance = ended.err.iter().find(|line| line.contains("drained received=")).unwrap();
+    assert!(balance.contains("held=0 gap=0") && balance.contains("INFO"), "{balance}");
     (sandbox, broker)
 }
 

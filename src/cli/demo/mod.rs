@@ -119,14 +119,16 @@ async fn through_memory(
     let jobs = Cursor::new(lines.join("\n"));
     let results = Results::to(std::io::sink());
     let held = settings.worker.max_held;
-    let queue = FileQueue::start(jobs, results, held, stop.clone(), on_result);
+    let metrics = Arc::new(Metrics::new()?);
+    let of_queue = Arc::clone(&metrics);
+    let queue = FileQueue::start(jobs, results, held, stop.clone(), of_queue, on_result);
     let (incoming, run) = queue.split();
     let (_always, may_send) = watch::channel(true);
     let worker = Worker::new(
         parts::worker_settings(settings)?,
         parts::client(settings)?,
         Ledger::in_memory(settings.ledger.bounds),
-        Arc::new(Metrics::new()?),
+        metrics,
         may_send,
         stop,
     );

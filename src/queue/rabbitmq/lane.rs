@@ -200,17 +200,12 @@ impl LaneTask {
         let (history, waited_for) = (travel.history.clone(), travel.waited_for);
         let message = Message { original, travel, lane };
         let (acker, desk) = (delivery.acker.clone(), self.desk.clone());
-        let incoming = Incoming {
-            lane: Some(self.number.clone()),
-            job,
-            history,
-            waited_for,
-            priority,
-            earlier,
-            receipt: RabbitReceipt::new(acker, Arc::clone(hold), message, desk),
-        };
+        let receipt = RabbitReceipt::new(acker, Arc::clone(hold), message, desk);
         // Nobody takes jobs any more: dropped, it goes back.
-        let _back = self.out.send(incoming).await;
+        let Ok(place) = self.out.reserve().await else { return };
+        let lane = Some(self.number.clone());
+        let token = self.desk.metrics.received(lane.as_ref(), priority);
+        place.send(Incoming { lane, job, history, waited_for, priority, earlier, receipt, token });
     }
 
     /// Cancels, hands on what has come, and keeps the channel until all of it is settled.

@@ -12,7 +12,7 @@ use super::receipt::{Desk, Hold, Message, RabbitReceipt};
 use super::suspect::decode_carefully;
 use super::topology::{Step, read_lane_key};
 use crate::clock;
-use crate::metrics::PublishKind;
+use crate::metrics::{Departure, PublishKind, Token};
 use crate::policy::{self, Failure, History, Settlement};
 use crate::queue::{Receipt, SettleError};
 use crate::wire::{Class, InvalidJob, NumberId, Priority, ResultEvent, Scope, SendJob};
@@ -151,7 +151,9 @@ impl Unrouted {
         };
         let message = Message { original, travel, lane };
         let receipt = RabbitReceipt::new(delivery.acker, hold, message, self.desk.clone());
-        let (number, priority) = (receipt.number(), receipt.priority());
+        let number = self.known(receipt.number());
+        let token = self.desk.metrics.received(number.as_ref(), receipt.priority());
+        let token = VoidIfDropped(Some(token));
         let history = receipt.history().clone();
         if astray {
             tracing::warn!(exchange = %delivery.exchange, "a wait without its queue or binding");
@@ -166,15 +168,21 @@ impl Unrouted {
         let _place = place.first().await;
         let done = match &way {
             Way::Move => self.move_in(receipt).await,
-            Way::Settle(settlement) => receipt.settle(settlement).await,
-        };
-        match (done, way) {
-            (Ok(()), Way::Settle(settlement)) => {
-                self.note(number.as_ref(), priority, &settlement);
+            Way::Settle(settlement) => {
+                receipt.settle(settlement).await.map(|()| settlement.as_ref().into())
             }
-            (Ok(()), Way::Move) | (Err(SettleError::Stopped), _) => {}
+        };
+        token.leave(done.as_ref().map_or_else(Into::into, |how| *how));
+        match (done, way) {
+            (Ok(_), Way::Settle(settlement)) => self.note(number.as_ref(), &settlement),
+            (Ok(_), Way::Move) | (Err(SettleError::Stopped), _) => {}
             (Err(error), _) => tracing::warn!(%error, "not settled: the job comes again"),
         }
+    }
+
+    /// What a stranger took for a number may be a person's: without a lane it is no label.
+    fn known(&self, number: Option<NumberId>) -> Option<NumberId> {
+        number.filter(|number| self.numbers.borrow().contains(number))
     }
 
     /// Why the broker threw it out of a lane; none for a job that never was in one. A job that came
@@ -207,7 +215,7 @@ impl Unrouted {
     }
 
     /// By its own key, which its lane is bound with by now.
-    async fn move_in(&self, receipt: RabbitReceipt) -> Result<(), SettleError> {
+    async fn move_in(&self, receipt: RabbitReceipt) -> Result<Departure, SettleError> {
         let outgoing = Outgoing {
             exchange: self.desk.names.sends().into(),
             routing_key: receipt.original().routing_key.as_str().into(),
@@ -216,24 +224,20 @@ impl Unrouted {
             kind: PublishKind::Moved,
         };
         match self.desk.publisher.publish_while(receipt.hold(), outgoing).await {
-            Ok(()) => receipt.moved().await,
+            Ok(()) => receipt.moved().await.map(|()| Departure::Moved),
             Err(error @ (PublishError::Stopped | PublishError::NotOurs)) => Err(error.into()),
             // Its lane is full.
             Err(PublishError::Refused) => {
                 let later = policy::given_back(receipt.history());
-                receipt.settle(&later).await
+                receipt.settle(&later).await.map(|()| (&later).into())
             }
         }
     }
 
-    /// A job that goes on is counted where it arrives. What a stranger took for a number may be a
-    /// person's: without a lane it is no label, and no reason that may quote it is logged.
-    fn note(&self, number: Option<&NumberId>, priority: Priority, settlement: &Settlement) {
+    /// Counts and logs a settlement. No reason is logged that may quote a stranger's number.
+    fn note(&self, number: Option<&NumberId>, settlement: &Settlement) {
         let metrics = &self.desk.metrics;
-        let number = number.filter(|number| self.numbers.borrow().contains(number));
         let result = |event: &ResultEvent| {
-            metrics.received(number, priority);
-            metrics.released();
             metrics.result(number, event.status, event.error.as_ref().map(|error| error.class));
         };
         match settlement {
@@ -245,6 +249,25 @@ impl Unrouted {
                 event.iter().for_each(result);
             }
             Settlement::Reschedule(_) => {}
+        }
+    }
+}
+
+/// Handling ends where it stands when the connection goes: then its delivery is void.
+struct VoidIfDropped(Option<Token>);
+
+impl VoidIfDropped {
+    fn leave(mut self, how: Departure) {
+        if let Some(token) = self.0.take() {
+            token.leave(how);
+        }
+    }
+}
+
+impl Drop for VoidIfDropped {
+    fn drop(&mut self) {
+        if let Some(token) = self.0.take() {
+            token.leave(Departure::Void);
         }
     }
 }

@@ -198,6 +198,11 @@ impl Pipeline {
         reached.unwrap_or_else(|_| panic!("it stays {now:?}")).unwrap();
     }
 
+    /// The worker's metrics, also for after its drain.
+    pub(crate) fn counting(&self) -> Arc<Metrics> {
+        Arc::clone(&self.running.as_ref().unwrap().metrics)
+    }
+
     /// What the worker's `/metrics` says.
     pub(crate) fn metrics(&self) -> String {
         self.running.as_ref().unwrap().metrics.render().unwrap()

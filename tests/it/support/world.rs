@@ -104,7 +104,8 @@ impl World {
             on_result(event);
         });
         let jobs = Cursor::new(lines.join("\n"));
-        let queue = FileQueue::start(jobs, results, 1000, self.stop.clone(), on_result);
+        let of_queue = Arc::clone(&self.metrics);
+        let queue = FileQueue::start(jobs, results, 1000, self.stop.clone(), of_queue, on_result);
         let (incoming, run) = queue.split();
         let (_always, may_send) = watch::channel(true);
         let (client, metrics) = (self.client(), Arc::clone(&self.metrics));
