@@ -14,6 +14,7 @@ mod conservation;
 mod dead_letters;
 mod delivery;
 mod enqueue;
+mod fence;
 mod file_mode;
 mod ledger;
 mod limiter;

@@ -130,6 +130,8 @@ impl Inbox {
 
     async fn epoch(&mut self, connection: &Arc<Connection>, pauses: &mut Pauses) -> End {
         let mut events = connection.events_listener().boxed();
+        let fence = self.desk.fence.clone();
+        fence.heed(connection.configuration().heartbeat());
         let lost = async {
             while let Some(event) = events.next().await {
                 // A channel's error is here too, and is its user's.
@@ -147,6 +149,7 @@ impl Inbox {
         let end = tokio::select! {
             biased;
             reason = lost => End::Lost(reason),
+            reason = fence.falls() => End::Lost(reason),
             end = epoch.work(self, pauses) => end,
         };
         if let End::Stopped = end {

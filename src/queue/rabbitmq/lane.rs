@@ -117,6 +117,8 @@ impl LaneTask {
                         self.finish(subscription).await;
                         return None;
                     };
+                    // At once: the broker may have given it to somebody before it told us.
+                    subscription.hold.end();
                     // Gone already, as a rule; if not, the broker takes back what we hold.
                     let _gone = subscription.channel.close(CLOSED_NORMALLY, "lost".into()).await;
                     reason
@@ -154,9 +156,10 @@ impl LaneTask {
             let options = BasicConsumeOptions::default();
             channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
         };
+        // First: what comes after a standstill is ours, what came before it is not.
+        let (hold, dropped) = Hold::new(&self.desk.fence, self.prefetch.saturating_mul(2));
         let urgent = consume(Priority::Urgent).await?;
         let normal = consume(Priority::Normal).await?;
-        let (hold, dropped) = Hold::new(self.prefetch.saturating_mul(2));
         Ok(Subscription { channel, urgent, normal, hold, dropped })
     }
 
@@ -219,6 +222,8 @@ impl LaneTask {
         while clock::monotonic() < until {
             let Ok(came) = tokio::time::timeout(QUIET, subscription.next()).await else { break };
             if self.take(came, &subscription.hold).await.is_err() {
+                // What has not begun must not go round as a second copy.
+                subscription.hold.end();
                 break;
             }
         }

@@ -15,6 +15,7 @@ mod decode;
 mod definitions;
 mod depth;
 mod directory;
+mod fence;
 mod follower;
 mod headers;
 mod inbox;
@@ -49,6 +50,7 @@ use crate::queue::Incoming;
 use crate::wire::NumberId;
 use connection::Connector;
 use directory::Directory;
+use fence::Fence;
 use inbox::{Inbox, InboxState};
 use receipt::Desk;
 use std::fmt;
@@ -124,6 +126,8 @@ pub struct RabbitQueue {
     state: watch::Receiver<BrokerState>,
     may_send: watch::Receiver<bool>,
     tasks: JoinSet<()>,
+    /// Ends last: what is held is ours only while it is watched.
+    watchdog: JoinSet<()>,
 }
 
 impl RabbitQueue {
@@ -140,11 +144,15 @@ impl RabbitQueue {
         let names = Arc::new(Names::new(&settings.topology.prefix));
         let shared = Arc::new(Topology::shared(&names, &settings.topology));
         let [stop, close, abort] = [(); 3].map(|()| CancellationToken::new());
+        let fence = Fence::new();
+        let mut watchdog = JoinSet::new();
+        watchdog.spawn(fence.clone().watch());
         let (publisher, publishing) = Publisher::new(
             connector.clone(),
             Arc::clone(&shared),
             settings.topology.declare,
             Arc::clone(&metrics),
+            fence.clone(),
             abort.clone(),
         );
         let (out, incoming) = mpsc::channel(INCOMING);
@@ -164,6 +172,7 @@ impl RabbitQueue {
                 names,
                 metrics: Arc::clone(&metrics),
                 touch: settings.touch,
+                fence,
             },
             out: Some(out),
             stop: stop.clone(),
@@ -192,6 +201,7 @@ impl RabbitQueue {
             state: watched,
             may_send: may_send_watched,
             tasks,
+            watchdog,
         };
         Ok((queue, incoming))
     }
@@ -220,7 +230,7 @@ impl RabbitQueue {
     /// The last step: everything that was published is confirmed, or given up after a bounded wait;
     /// channels and connections are closed. What is not settled by now is delivered again.
     pub async fn close(self) {
-        let RabbitQueue { publisher, stop, close, abort, mut tasks, .. } = self;
+        let RabbitQueue { publisher, stop, close, abort, mut tasks, mut watchdog, .. } = self;
         stop.cancel();
         close.cancel();
         drop(publisher);
@@ -230,6 +240,7 @@ impl RabbitQueue {
             abort.cancel();
             tasks.shutdown().await;
         }
+        watchdog.shutdown().await;
     }
 }
 

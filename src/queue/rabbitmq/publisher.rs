@@ -10,6 +10,7 @@
 
 use super::connection::{self, Connector, Pauses, explain};
 use super::declare::{DeclareError, declare, soft};
+use super::fence::Fence;
 use super::receipt::Hold;
 use super::topology::Topology;
 use crate::crash::{self, Stage};
@@ -23,6 +24,7 @@ use lapin::protocol::AMQPSoftError;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -115,6 +117,7 @@ impl Publisher {
         topology: Arc<Topology>,
         create: bool,
         metrics: Arc<Metrics>,
+        fence: Fence,
         stop: CancellationToken,
     ) -> (Publisher, impl Future<Output = ()> + Send) {
         let (requests, incoming) = mpsc::channel(WAITING);
@@ -124,6 +127,7 @@ impl Publisher {
             topology,
             create,
             metrics,
+            fence,
             requests: incoming,
             unconfirmed: BTreeMap::new(),
             next: 0,
@@ -189,6 +193,7 @@ struct PublisherTask {
     topology: Arc<Topology>,
     create: bool,
     metrics: Arc<Metrics>,
+    fence: Fence,
     requests: mpsc::Receiver<Request>,
     /// By order of arrival; kept here until its confirm, so that no lost connection can lose it.
     unconfirmed: BTreeMap<u64, Request>,
@@ -247,6 +252,8 @@ impl PublisherTask {
         pauses: &mut Pauses,
     ) -> End {
         let mut events: BoxStream<'_, Event> = connection.events_listener().boxed();
+        let fence = self.fence.clone();
+        let mut falls = pin!(fence.falls());
         let mut confirms = Confirms::new();
         let unconfirmed = std::mem::take(&mut self.unconfirmed).into_iter();
         self.unconfirmed =
@@ -282,7 +289,9 @@ impl PublisherTask {
                     Event::ConnectionUnblocked => self.set(PublisherState::Up),
                     Event::Error(error) => return self.lost(&error),
                     _ => {}
-                }
+                },
+                // What was written for a job that is void now must not be written again.
+                reason = &mut falls => return self.lost_by(reason, false),
             }
         }
     }
@@ -305,11 +314,14 @@ impl PublisherTask {
     }
 
     fn lost(&self, error: &lapin::Error) -> End {
+        self.lost_by(explain(error), soft(error) == Some(&AMQPSoftError::NOTFOUND))
+    }
+
+    fn lost_by(&self, reason: String, exchange_missing: bool) -> End {
         for request in self.unconfirmed.values() {
             self.metrics.published(request.outgoing.kind, PublishOutcome::Lost);
         }
-        let exchange_missing = soft(error) == Some(&AMQPSoftError::NOTFOUND);
-        End::Lost { reason: explain(error), exchange_missing }
+        End::Lost { reason, exchange_missing }
     }
 
     fn set(&self, state: PublisherState) {

@@ -2,6 +2,7 @@
 //! look at what the acknowledgement returns.
 
 use super::decode::Original;
+use super::fence::{Fence, Generation};
 use super::headers::{self, Travel};
 use super::publisher::{Outgoing, PublishError, Publisher};
 use super::suspect::Touch;
@@ -27,6 +28,7 @@ pub(super) struct Desk {
     pub(super) names: Arc<Names>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) touch: Touch,
+    pub(super) fence: Fence,
 }
 
 /// One subscription's hold on its deliveries.
@@ -34,6 +36,8 @@ pub(super) struct Desk {
 pub(super) struct Hold {
     /// Cancelled when the broker has given every delivery back.
     over: CancellationToken,
+    /// What came before this process last stood still is not ours, whatever the broker says.
+    fence: (Fence, Generation),
     /// Whether deliveries are acknowledged right now.
     letting_go: watch::Sender<bool>,
     /// Something was acknowledged.
@@ -42,12 +46,13 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// A hold, and the deliveries that were dropped unsettled: they are to be given back. `most` is
-    /// the greatest number of deliveries in hand.
-    pub(super) fn new(most: u16) -> (Arc<Hold>, mpsc::Receiver<Acker>) {
+    /// A hold that begins now, and the deliveries that were dropped unsettled: they are to be given
+    /// back. `most` is the greatest number of deliveries in hand.
+    pub(super) fn new(fence: &Fence, most: u16) -> (Arc<Hold>, mpsc::Receiver<Acker>) {
         let (dropped, back) = mpsc::channel(usize::from(most).max(1));
         let hold = Hold {
             over: CancellationToken::new(),
+            fence: (fence.clone(), fence.generation()),
             letting_go: watch::Sender::new(true),
             let_go: AtomicBool::new(false),
             dropped,
@@ -57,7 +62,8 @@ impl Hold {
 
     /// Whether the deliveries are still ours.
     pub(super) fn stands(&self) -> bool {
-        !self.over.is_cancelled()
+        let (fence, generation) = &self.fence;
+        !self.over.is_cancelled() && fence.stands(*generation)
     }
 
     /// The broker has given every delivery back.

@@ -96,7 +96,7 @@ impl Unrouted {
         mut consumer: Consumer,
         stop: &CancellationToken,
     ) -> Option<String> {
-        let (hold, mut dropped) = Hold::new(PREFETCH * 2);
+        let (hold, mut dropped) = Hold::new(&self.desk.fence, PREFETCH * 2);
         let mut jobs = JoinSet::new();
         let mut order = Order::default();
         let lost = loop {
