@@ -2,7 +2,8 @@
 //! or limited here.
 
 use super::client::Client;
-use super::listing::{Listed, LookError, Match, Wanted, read_page};
+use super::listing::{Listed, LookError, Wanted, read_page};
+use crate::policy::Match;
 use crate::wire::{Message, Recipient};
 use jiff::Timestamp;
 use std::collections::HashMap;

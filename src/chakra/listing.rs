@@ -11,15 +11,6 @@ use crate::wire::{Kind, Message};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// A message of the chat that could be a job's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Match {
-    /// `wamid.…`; none: it cannot be told from others.
-    pub whatsapp_message_id: Option<String>,
-    /// When it was sent; none: likewise.
-    pub at: Option<Timestamp>,
-}
-
 /// Why a chat could not be looked at, for a person. It shows no content and no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

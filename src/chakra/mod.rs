@@ -18,6 +18,6 @@ mod token;
 
 pub use client::{Client, ClientError, ClientSettings};
 pub use codes::{Row, Verdict, rows};
-pub use listing::{LookError, Match};
+pub use listing::LookError;
 pub use plugins::{Plugin, PluginError, PluginNumber};
 pub use token::NewTokens;

@@ -146,9 +146,7 @@ impl Memory {
         let Some(held) = self.entries.get_mut(&key) else { return };
         held.entry.changed = now.as_millisecond();
         held.entry.state = state;
-        if !self.bounds.on_disk
-            && let Some(message) = held.entry.claim()
-        {
+        if let Some(message) = held.entry.claim() {
             self.claims.insert(message, key);
         }
     }
@@ -160,6 +158,11 @@ impl Memory {
             held.entry.deliveries = 0;
             held.entry.state = State::Received;
         }
+    }
+
+    /// Gives a message to a job that was found to be its own.
+    pub(super) fn claim(&mut self, message: u128, key: u128) {
+        self.claims.insert(message, key);
     }
 
     pub(super) fn claimed_by(&self, message: u128) -> Option<u128> {
@@ -178,8 +181,12 @@ impl Memory {
         self.doubts.len()
     }
 
-    pub(super) fn is_in_doubt(&self, content: u128, but_for: u128) -> bool {
-        self.doubts.iter().any(|(key, other)| *key != but_for && *other == Some(content))
+    /// How many jobs with this content are in doubt, without that one.
+    pub(super) fn in_doubt(&self, content: u128, but_for: u128) -> usize {
+        self.doubts
+            .iter()
+            .filter(|(key, other)| **key != but_for && **other == Some(content))
+            .count()
     }
 
     /// Whether one more attempt can be remembered.

@@ -247,21 +247,37 @@ impl Delivery {
         safe.wait().await
     }
 
-    /// Whether another job with the same content to the same recipient is in doubt.
-    pub fn waits_for_identical(&self, job: &SendJob) -> bool {
+    /// How many other jobs with the same content to the same recipient are in doubt.
+    pub fn identical_in_doubt(&self, job: &SendJob) -> usize {
         let memory = self.ledger.memory();
-        memory.doubts() > 0
-            && identity::content(job)
-                .is_some_and(|content| memory.is_in_doubt(content, self.job.key))
+        match memory.doubts() {
+            0 => 0,
+            _ => identity::content(job).map_or(0, |content| memory.in_doubt(content, self.job.key)),
+        }
     }
 
     /// Whether another job than this one was accepted as this message.
     pub fn is_claimed(&self, whatsapp_message_id: &str) -> bool {
+        self.is_anothers(&self.ledger.memory(), identity::message_id(whatsapp_message_id))
+    }
+
+    /// Takes this message for the job, unless another one has taken it meanwhile.
+    pub fn claim(&self, whatsapp_message_id: &str) -> bool {
         let message = identity::message_id(whatsapp_message_id);
-        let by = match &self.ledger.disk {
+        let mut memory = self.ledger.memory();
+        let free = !self.is_anothers(&memory, message);
+        if free {
+            memory.claim(message, self.job.key);
+        }
+        free
+    }
+
+    fn is_anothers(&self, memory: &Memory, message: u128) -> bool {
+        let by = match (memory.claimed_by(message), &self.ledger.disk) {
+            (Some(key), _) => Some(key),
             // A claim that cannot be read counts: a message is given to one job only.
-            Some(disk) => disk.claimed_by(message).unwrap_or(Some(u128::MAX)),
-            None => self.ledger.memory().claimed_by(message),
+            (None, Some(disk)) => disk.claimed_by(message).unwrap_or(Some(u128::MAX)),
+            (None, None) => None,
         };
         by.is_some_and(|key| key != self.job.key)
     }

@@ -97,6 +97,15 @@ impl DoubtPolicy {
         [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
 }
 
+/// A message of the chat that could be a job's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    /// `wamid.…`; none: it cannot be told from others.
+    pub whatsapp_message_id: Option<String>,
+    /// When it was sent; none: likewise.
+    pub at: Option<Timestamp>,
+}
+
 /// What a look at the chat showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sighting {
@@ -164,6 +173,22 @@ pub fn judge(
             case.look_again(give_up)
         }
     }
+}
+
+/// What a chat shows. `free` are the messages like the job's that no other job claims, `others` the
+/// jobs in doubt whose messages are the same: it is all the same which message is whose, so each takes
+/// the first that is free. More messages than jobs are somebody else's too.
+pub fn read_chat(mut free: Vec<Match>, others: usize, lag: Option<Duration>) -> Sighting {
+    if free.is_empty() {
+        return Sighting::Nothing { lag };
+    }
+    let known = free.iter().all(|found| found.whatsapp_message_id.is_some() && found.at.is_some());
+    if !known || free.len() > others + 1 {
+        return Sighting::Several;
+    }
+    free.sort_by_key(|found| found.at);
+    let first = free.into_iter().next().and_then(|found| found.whatsapp_message_id);
+    first.map_or(Sighting::Several, |whatsapp_message_id| Sighting::Found { whatsapp_message_id })
 }
 
 /// When the job's next look is due.
@@ -334,6 +359,25 @@ mod tests {
 
     fn found() -> Sighting {
         Sighting::Found { whatsapp_message_id: "wamid.1".into() }
+    }
+
+    #[test]
+    fn jobs_in_doubt_with_the_same_message_take_one_each() {
+        let message = |id: &str, seconds| Match {
+            whatsapp_message_id: (!id.is_empty()).then(|| id.into()),
+            at: Some(at(seconds)),
+        };
+        let read = |free: &[Match], others| read_chat(free.to_vec(), others, Some(LAG));
+        let (one, two, unnamed) = (message("b", 2), message("a", 1), message("", 1));
+        let found = |id: &str| Sighting::Found { whatsapp_message_id: id.into() };
+        assert_eq!(read(&[], 0), nothing());
+        assert_eq!(read(&[one.clone()], 0), found("b"));
+        assert_eq!(read(&[one.clone(), two.clone()], 1), found("a"));
+        assert_eq!(read(&[one.clone(), two.clone()], 0), Sighting::Several, "somebody else's too");
+        assert_eq!(read(&[one.clone()], 1), found("b"));
+        assert_eq!(read(&[one, unnamed.clone()], 1), Sighting::Several);
+        assert_eq!(read(&[Match { at: None, ..two }], 0), Sighting::Several);
+        assert_eq!(read(&[unnamed], 0), Sighting::Several);
     }
 
     #[test]

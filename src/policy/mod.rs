@@ -16,8 +16,8 @@ pub use conclude::{
     unreadable,
 };
 pub use doubt::{
-    Doubt, DoubtPolicy, Sighting, Strength, Verdict, in_doubt, judge, look_crowded, look_due,
-    sent_after,
+    Doubt, DoubtPolicy, Match, Sighting, Strength, Verdict, in_doubt, judge, look_crowded,
+    look_due, read_chat, sent_after,
 };
 pub use failure::{Answer, Failure};
 pub use history::History;

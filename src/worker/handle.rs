@@ -10,7 +10,7 @@ use crate::crash::{self, Stage};
 use crate::ledger::{Delivery, Mark};
 use crate::metrics::WaitGate;
 use crate::policy::{
-    self, Answer, Doubt, Failure, History, Settlement, Standing, Timing, Verdict, Why,
+    self, Answer, Doubt, Failure, History, Settlement, Sighting, Standing, Timing, Verdict, Why,
 };
 use crate::queue::{Incoming, Receipt};
 use crate::wire::{Class, Kind, Priority, Scope, SendJob};
@@ -137,7 +137,7 @@ impl Hall {
         place.first().await;
         let history = self.recall(job, incoming, delivery).await?;
         self.wait_until_due(job, incoming, &history).await?;
-        if delivery.waits_for_identical(job) {
+        if delivery.identical_in_doubt(job) > 0 {
             let due = clock::wall() + IDENTICAL_WAITS;
             return Err(Stopped::settled(policy::later(job, &history, due, Why::Identical)));
         }
@@ -216,13 +216,19 @@ impl Hall {
         let look = async {
             tokio::time::sleep(rest).await;
             let after = policy::sent_after(&history, &doubt);
-            self.looking.look(job, after, |id| delivery.is_claimed(id)).await
+            let others = delivery.identical_in_doubt(job);
+            self.looking.look(job, after, others, |id| delivery.is_claimed(id)).await
         };
         let looked = self.drain.run_until_cancelled(look).await.ok_or_else(later)?;
         let now = clock::wall();
-        let sighting = looked.map_err(|Crowded| {
-            Stopped::settled(policy::look_crowded(&history, doubt, now, fastrand::f64()))
-        })?;
+        let again =
+            || Stopped::settled(policy::look_crowded(&history, doubt, now, fastrand::f64()));
+        let sighting = looked.map_err(|Crowded| again())?;
+        if let Sighting::Found { whatsapp_message_id } = &sighting
+            && !delivery.claim(whatsapp_message_id)
+        {
+            return Err(again());
+        }
         match policy::judge(job, &history, &doubt, sighting, &self.doubt, now) {
             Verdict::Settle(settlement) => Err(Stopped::Settled(settlement)),
             Verdict::Resend(history) => {

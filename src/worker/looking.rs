@@ -3,12 +3,12 @@
 
 use super::lanes::sleep_until;
 use super::lock;
-use crate::chakra::{Client, Match};
+use crate::chakra::Client;
 use crate::clock;
 use crate::ledger::Ledger;
 use crate::limiter::{Gate, Rate};
 use crate::metrics::Metrics;
-use crate::policy::{Sight, Sighting};
+use crate::policy::{self, Sight, Sighting};
 use crate::wire::{Kind, Message, Recipient, SendJob};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::{Arc, Mutex};
@@ -85,12 +85,13 @@ impl Looking {
         }
     }
 
-    /// Looks for the job's message, sent after that moment. `claimed` tells which messages are other
-    /// jobs'.
+    /// Looks for the job's message, sent after that moment. `others` are the jobs in doubt whose
+    /// messages are the same; `claimed` tells which messages are known to be other jobs'.
     pub(super) async fn look(
         &self,
         job: &SendJob,
         after: Timestamp,
+        others: usize,
         claimed: impl Fn(&str) -> bool,
     ) -> Result<Sighting, Crowded> {
         let (Some(recipient), Kind::Message(kind)) = (job.message.recipient(), job.message.kind())
@@ -102,32 +103,19 @@ impl Looking {
         }
         self.pass(MAX_LOOK_WAIT).await?;
         let sighting = match self.chakra.look(recipient, &job.message, after).await {
-            Ok(matches) => self.read(matches, claimed, kind, recipient),
+            Ok(matches) => {
+                let free = |found: &policy::Match| {
+                    !found.whatsapp_message_id.as_deref().is_some_and(&claimed)
+                };
+                let free = matches.into_iter().filter(free).collect();
+                let lag = lock(&self.sight).lag(kind, recipient, clock::wall());
+                policy::read_chat(free, others, lag)
+            }
             Err(error) => Sighting::Blind(error.to_string()),
         };
         self.metrics.looked(&sighting);
         tracing::debug!(job = %job.id, ?sighting, "looked for it");
         Ok(sighting)
-    }
-
-    fn read(
-        &self,
-        matches: Vec<Match>,
-        claimed: impl Fn(&str) -> bool,
-        kind: &str,
-        recipient: &Recipient,
-    ) -> Sighting {
-        let is_free = |found: &Match| !found.whatsapp_message_id.as_deref().is_some_and(&claimed);
-        let mut free = matches.into_iter().filter(is_free);
-        match (free.next(), free.next()) {
-            (None, _) => {
-                Sighting::Nothing { lag: lock(&self.sight).lag(kind, recipient, clock::wall()) }
-            }
-            (Some(Match { whatsapp_message_id: Some(id), at: Some(_) }), None) => {
-                Sighting::Found { whatsapp_message_id: id }
-            }
-            (Some(_), _) => Sighting::Several,
-        }
     }
 
     /// A message was accepted: now and then it is looked for.

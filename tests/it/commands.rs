@@ -294,13 +294,14 @@ async fn neither_token_nor_recipient_nor_text_show_in_a_log_of_everything() {
     sandbox
         .set_faults(faults(&format!(
             "[[faults]]\nfirst = 1\nanswer = {{ status = 503 }}\n\
-             [[faults]]\nfirst = 1\ncut = 'after'\n\
+             [[faults]]\nfirst = 1\nanswer = {{ status = 502, text = '{RECIPIENT} {TEXT}' }}\n\
              [[faults]]\nfirst = 1\nanswer = {{ code = 131026, text = '+{RECIPIENT} cannot get {TEXT}' }}"
         )))
         .unwrap();
     let mut worker = Program::worker(&sandbox, &broker)
         .set("log.level", "trace")
         .set("retry.initial", "10ms")
+        .set("doubt.give_up", "1s")
         .start();
     let admin = worker.admin().await;
     admin.ready().await;

@@ -208,11 +208,13 @@ async fn a_second_signal_leaves_at_once_although_a_call_hangs() {
 }
 
 #[tokio::test]
-async fn a_kill_under_load_loses_no_job() {
+async fn a_kill_under_load_loses_no_job_and_sends_none_twice() {
     let (sandbox, broker, dir) =
         (sandbox(|_| {}).await, Broker::shared(), tempfile::tempdir().unwrap());
     sandbox.set_latency(Latency::fixed(Duration::from_millis(100))).unwrap();
-    let first = ready_worker(Program::worker(&sandbox, &broker)).await;
+    let ledger = dir.path().join("ledger").display().to_string();
+    let worker = || Program::worker(&sandbox, &broker).set("ledger.path", &ledger);
+    let first = ready_worker(worker()).await;
     enqueue(&broker, &dir, &jobs(1_000)).await;
     wait_for(&sandbox, |record| record.count_accepted() >= 200).await;
     assert_eq!(first.kill().await.signal, Some(9));
@@ -220,7 +222,7 @@ async fn a_kill_under_load_loses_no_job() {
     let mut results = Program::new(&["results"]).on(&broker).start();
     results.err.line("following").await;
     let mut seen = outcomes(&kept_results(&broker).await);
-    let _second = ready_worker(Program::worker(&sandbox, &broker)).await;
+    let _second = ready_worker(worker()).await;
     let mut read = 0;
     while seen.len() < 1_000 {
         let lines = results.out.count(read + 1).await;
@@ -230,6 +232,7 @@ async fn a_kill_under_load_loses_no_job() {
         read = lines.len();
     }
     assert!(seen.values().flatten().all(|status| status == "accepted" || status == "unknown"));
+    assert_eq!(sandbox.record().duplicates(), BTreeMap::new());
 }
 
 #[tokio::test]
