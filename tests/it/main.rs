@@ -18,6 +18,7 @@ mod fence;
 mod file_mode;
 mod ledger;
 mod limiter;
+mod nothing_twice;
 mod odd_bytes;
 mod processes;
 mod provider_processes;
