@@ -61,7 +61,7 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
         // lapin calls an ordinary close and every lost line an error; what they mean for us is said
         // by us. A filter that names lapin comes later and wins.
         None => {
-            let filter = format!("lapin=off,{filter}");
+            let filter = format!("lapin=off,fjall=warn,lsm_tree=warn,{filter}");
             EnvFilter::builder().parse(filter).map_err(|error| error.to_string())
         }
     }

@@ -3,9 +3,14 @@
 
 use super::identity::Identity;
 use super::record::{Entry, State};
+use crate::policy::Strength;
 use jiff::Timestamp;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
+
+/// A job in doubt is noted anew at each of its looks. One that was not for so long has gone (its queue
+/// was purged, for one), and nobody waits for it.
+const DOUBT_LASTS_MILLIS: i64 = 15 * 60 * 1_000;
 
 /// How much is remembered.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +25,10 @@ pub(super) struct Bounds {
 pub(super) struct Memory {
     bounds: Bounds,
     entries: HashMap<u128, Held>,
-    /// Jobs in doubt, with what their content is, once that is known.
-    doubts: HashMap<u128, Option<u128>>,
+    /// Jobs in doubt.
+    doubts: HashMap<u128, Doubtful>,
+    /// Doubts that were noted so far.
+    noted: u64,
     /// Which job a message of Meta's belongs to.
     claims: HashMap<u128, u128>,
     /// Entries that may be forgotten, in the order in which they came to it.
@@ -29,6 +36,17 @@ pub(super) struct Memory {
     loose: VecDeque<u128>,
     /// No longer in hand, but their last change may not be in the folder yet; with its number.
     lingering: VecDeque<(u64, u128)>,
+}
+
+/// A job in doubt.
+#[derive(Debug, Clone, Copy)]
+struct Doubtful {
+    /// Once it is known.
+    content: Option<u128>,
+    /// Who may take a message first: what was begun, then in the order of their coming.
+    turn: (Strength, u64),
+    /// When it was last noted, in milliseconds of Unix time.
+    at: i64,
 }
 
 #[derive(Debug)]
@@ -48,6 +66,7 @@ impl Memory {
             bounds,
             entries: HashMap::new(),
             doubts: HashMap::new(),
+            noted: 0,
             claims: HashMap::new(),
             finished: VecDeque::new(),
             loose: VecDeque::new(),
@@ -170,8 +189,20 @@ impl Memory {
     }
 
     /// A job is in doubt; its content where that is known by now.
-    pub(super) fn doubt(&mut self, key: u128, content: Option<u128>) {
-        self.doubts.insert(key, content);
+    pub(super) fn doubt(
+        &mut self,
+        key: u128,
+        content: Option<u128>,
+        strength: Strength,
+        now: Timestamp,
+    ) {
+        self.noted += 1;
+        let turn = (strength, u64::MAX - self.noted);
+        let first = Doubtful { content, turn, at: 0 };
+        let noted = self.doubts.entry(key).or_insert(first);
+        noted.content = content.or(noted.content);
+        noted.turn.0 = strength;
+        noted.at = now.as_millisecond();
         if let Some(held) = self.entries.get_mut(&key) {
             held.entry.content = content;
         }
@@ -182,11 +213,26 @@ impl Memory {
     }
 
     /// How many jobs with this content are in doubt, without that one.
-    pub(super) fn in_doubt(&self, content: u128, but_for: u128) -> usize {
-        self.doubts
-            .iter()
-            .filter(|(key, other)| **key != but_for && **other == Some(content))
-            .count()
+    pub(super) fn in_doubt(&self, content: u128, but_for: u128, now: Timestamp) -> usize {
+        self.others(content, but_for, now).count()
+    }
+
+    /// Whether another job in doubt may take a message with this content before that one.
+    pub(super) fn is_behind(&self, content: u128, key: u128, now: Timestamp) -> bool {
+        let own = self.doubts.get(&key).map(|own| own.turn);
+        self.others(content, key, now).any(|other| Some(other.turn) > own)
+    }
+
+    fn others(
+        &self,
+        content: u128,
+        but_for: u128,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &Doubtful> {
+        let since = now.as_millisecond().saturating_sub(DOUBT_LASTS_MILLIS);
+        let others = self.doubts.iter().filter(move |(key, _)| **key != but_for);
+        let others = others.map(|(_, other)| other);
+        others.filter(move |other| other.content == Some(content) && other.at >= since)
     }
 
     /// Whether one more attempt can be remembered.

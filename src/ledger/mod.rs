@@ -12,7 +12,8 @@ mod record;
 mod store;
 mod writer;
 
-use crate::policy::{History, Outcome, Past};
+use crate::clock;
+use crate::policy::{History, Outcome, Past, Strength};
 use crate::wire::SendJob;
 use identity::Identity;
 use jiff::Timestamp;
@@ -103,7 +104,7 @@ impl Ledger {
         let mut memory = Memory::new(on_disk);
         for (key, entry) in unfinished {
             if let State::Begun { .. } = entry.state {
-                memory.doubt(key, entry.content);
+                memory.doubt(key, entry.content, Strength::Strong, now);
             }
         }
         let writable = disk.trouble();
@@ -235,13 +236,13 @@ impl Delivery {
     }
 
     /// Records that the job is in doubt: nothing of the same content goes to its recipient meanwhile.
-    pub async fn doubt(&self, job: &SendJob) -> Result<(), LedgerError> {
+    pub async fn doubt(&self, job: &SendJob, strength: Strength) -> Result<(), LedgerError> {
         if self.before.is_none() {
             return Ok(());
         }
         let safe = {
             let mut memory = self.ledger.memory();
-            memory.doubt(self.job.key, identity::content(job));
+            memory.doubt(self.job.key, identity::content(job), strength, clock::wall());
             self.ledger.put(self.job.key, &mut memory)
         };
         safe.wait().await
@@ -252,8 +253,18 @@ impl Delivery {
         let memory = self.ledger.memory();
         match memory.doubts() {
             0 => 0,
-            _ => identity::content(job).map_or(0, |content| memory.in_doubt(content, self.job.key)),
+            _ => identity::content(job)
+                .map_or(0, |content| memory.in_doubt(content, self.job.key, clock::wall())),
         }
+    }
+
+    /// Whether another job in doubt, with the same content to the same recipient, is to be looked for
+    /// before this one: what was begun goes before what may have been.
+    pub fn is_behind_in_doubt(&self, job: &SendJob) -> bool {
+        let memory = self.ledger.memory();
+        memory.doubts() > 1
+            && identity::content(job)
+                .is_some_and(|content| memory.is_behind(content, self.job.key, clock::wall()))
     }
 
     /// Whether another job than this one was accepted as this message.

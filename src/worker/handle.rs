@@ -114,7 +114,7 @@ impl Hall {
                 job,
                 match wait.history.doubt {
                     None => delivery.answered(&wait.history, now).await,
-                    Some(_) => delivery.doubt(job).await,
+                    Some(doubt) => delivery.doubt(job, doubt.strength).await,
                 },
             );
         }
@@ -140,6 +140,10 @@ impl Hall {
         if delivery.identical_in_doubt(job) > 0 {
             let due = clock::wall() + IDENTICAL_WAITS;
             return Err(Stopped::settled(policy::later(job, &history, due, Why::Identical)));
+        }
+        if !incoming.receipt.is_ours() {
+            // Neither its recipient's pace nor its number's is spent on it.
+            return Err(Stopped::Void);
         }
         self.wait_for_recipient(job, incoming, &history, arrived).await?;
 
@@ -205,25 +209,40 @@ impl Hall {
         doubt: Doubt,
         history: History,
     ) -> Result<History, Stopped> {
-        self.noted(job, delivery.doubt(job).await);
+        self.noted(job, delivery.doubt(job, doubt.strength).await);
         let due = policy::look_due(&history, &doubt, &self.doubt);
         let later = || Stopped::settled(policy::in_doubt(&history, doubt, due));
         let rest = policy::rest(due, clock::wall());
         if rest > LOOK_SLEEPS {
             return Err(later());
         }
-        let _mark = self.suspect(job, incoming, "look").await.map_err(Stopped::Settled)?;
-        let look = async {
+        if delivery.is_behind_in_doubt(job) {
+            let due = clock::wall() + IDENTICAL_WAITS;
+            let looked = Doubt { looks: doubt.looks.max(1), ..doubt };
+            return Err(Stopped::settled(policy::in_doubt(&history, looked, due)));
+        }
+        let turn = async {
             tokio::time::sleep(rest).await;
+            self.looking.turn().await
+        };
+        let turn = self.drain.run_until_cancelled(turn).await.ok_or_else(later)?;
+        let look = async {
+            turn?;
+            // Not for as long as it waits: a kill that meets a waiting job tells nothing of it.
+            let mark = self.suspect(job, incoming, "look").await;
             let after = policy::sent_after(&history, &doubt);
             let others = delivery.identical_in_doubt(job);
-            self.looking.look(job, after, others, |id| delivery.is_claimed(id)).await
+            let is_claimed = |id: &str| delivery.is_claimed(id);
+            match mark {
+                Ok(_mark) => Ok(Ok(self.looking.look(job, after, others, is_claimed).await)),
+                Err(settlement) => Ok(Err(Stopped::Settled(settlement))),
+            }
         };
         let looked = self.drain.run_until_cancelled(look).await.ok_or_else(later)?;
         let now = clock::wall();
         let again =
             || Stopped::settled(policy::look_crowded(&history, doubt, now, fastrand::f64()));
-        let sighting = looked.map_err(|Crowded| again())?;
+        let sighting = looked.map_err(|Crowded| again())??;
         if let Sighting::Found { whatsapp_message_id } = &sighting
             && !delivery.claim(whatsapp_message_id)
         {

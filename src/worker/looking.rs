@@ -85,6 +85,11 @@ impl Looking {
         }
     }
 
+    /// Waits for the pace of looks. Each look takes one turn.
+    pub(super) async fn turn(&self) -> Result<(), Crowded> {
+        self.pass(MAX_LOOK_WAIT).await
+    }
+
     /// Looks for the job's message, sent after that moment. `others` are the jobs in doubt whose
     /// messages are the same; `claimed` tells which messages are known to be other jobs'.
     pub(super) async fn look(
@@ -93,15 +98,14 @@ impl Looking {
         after: Timestamp,
         others: usize,
         claimed: impl Fn(&str) -> bool,
-    ) -> Result<Sighting, Crowded> {
+    ) -> Sighting {
         let (Some(recipient), Kind::Message(kind)) = (job.message.recipient(), job.message.kind())
         else {
-            return Ok(Sighting::NoChat);
+            return Sighting::NoChat;
         };
         if recipient.chat_numbers().is_empty() {
-            return Ok(Sighting::NoChat);
+            return Sighting::NoChat;
         }
-        self.pass(MAX_LOOK_WAIT).await?;
         let sighting = match self.chakra.look(recipient, &job.message, after).await {
             Ok(matches) => {
                 let free = |found: &policy::Match| {
@@ -115,7 +119,7 @@ impl Looking {
         };
         self.metrics.looked(&sighting);
         tracing::debug!(job = %job.id, ?sighting, "looked for it");
-        Ok(sighting)
+        sighting
     }
 
     /// A message was accepted: now and then it is looked for.

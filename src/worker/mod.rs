@@ -233,12 +233,8 @@ impl Hall {
         };
         let outcome = Outcome::of(&settlement);
         if let (Some(delivery), Ok(job)) = (delivery, &incoming.job) {
-            match (&outcome, &settlement) {
-                (Some(outcome), _) => {
-                    self.noted(job, delivery.finish(outcome, clock::wall()).await);
-                }
-                (None, Settlement::Reschedule(_)) => delivery.put_off(),
-                (None, Settlement::Finish(_) | Settlement::DeadLetter { .. }) => {}
+            if let Some(outcome) = &outcome {
+                self.noted(job, delivery.finish(outcome, clock::wall()).await);
             }
             self.metrics.doubt_jobs(self.ledger.doubts());
         }
@@ -250,9 +246,10 @@ impl Hall {
         });
         match settled {
             Ok(()) => {
-                let ended = !matches!(settlement, Settlement::Reschedule(_));
-                if let Some(delivery) = delivery.filter(|_| ended && outcome.is_none()) {
-                    delivery.forget();
+                match (delivery, &settlement) {
+                    (Some(delivery), Settlement::Reschedule(_)) => delivery.put_off(),
+                    (Some(delivery), _) if outcome.is_none() => delivery.forget(),
+                    (Some(_) | None, _) => {}
                 }
                 self.note(incoming.lane.as_ref(), &settlement);
             }

@@ -144,6 +144,7 @@ impl Fault {
             crash_at: None,
             token_file: false,
             small_disk: false,
+            identical: true,
             within: Duration::from_secs(150),
         };
         match self {
@@ -152,7 +153,8 @@ impl Fault {
                 (plan.jobs, plan.rate, plan.within) = (1_000, 40, Duration::from_secs(300));
             }
             Fault::Stops => plan.jobs = 600,
-            Fault::Freeze | Fault::SilentLine => plan.heartbeat = SHORT_HEARTBEAT,
+            Fault::Freeze => (plan.heartbeat, plan.identical) = (SHORT_HEARTBEAT, false),
+            Fault::SilentLine => plan.heartbeat = SHORT_HEARTBEAT,
             Fault::BrokerRestart | Fault::BrokerKill | Fault::MemoryAlarm => {
                 plan.private_broker = true;
             }
@@ -208,6 +210,8 @@ impl Fault {
             | Fault::WrittenUnanswered
             | Fault::RandomKills
             | Fault::Freeze
+            // It cuts the connections that stand, with the calls on them.
+            | Fault::Refused
             | Fault::Hangs
             | Fault::CutInAnswer
             | Fault::CutBeforeAnswer => true,
@@ -219,7 +223,6 @@ impl Fault {
             | Fault::MemoryAlarm
             | Fault::LaneDeleted
             | Fault::WaitExchangeDeleted
-            | Fault::Refused
             | Fault::Storm503
             | Fault::KeyRotated
             | Fault::Throttled429

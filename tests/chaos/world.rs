@@ -51,6 +51,9 @@ pub(crate) struct Plan {
     pub(crate) token_file: bool,
     /// The ledger is on a small disk of its own. Needs root.
     pub(crate) small_disk: bool,
+    /// Some jobs have the same message for the same person. Two workers with a ledger each cannot tell
+    /// such messages apart (docs/delivery-semantics.md).
+    pub(crate) identical: bool,
     /// The scenario is over by then.
     pub(crate) within: Duration,
 }
@@ -207,7 +210,8 @@ impl World {
         let producer = self.broker.client().await;
         let sends = self.broker.names().sends();
         for number in self.jobs..self.jobs + count {
-            let like = if number % IDENTICAL == 1 { number - 1 } else { number };
+            let repeats = self.plan.identical && number % IDENTICAL == 1;
+            let like = if repeats { number - 1 } else { number };
             let (to, body) = (format!("+9990{like:08}"), format!("message {like}"));
             let job = text_to(&format!("job-{number}"), &to, &body);
             let properties = BasicProperties::default().with_delivery_mode(2);

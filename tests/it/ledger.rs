@@ -5,7 +5,7 @@ use bytes::Bytes;
 use chakra_sender::clock;
 use chakra_sender::ledger::{Delivery, Ledger, LedgerBounds, MOST_STRIKES};
 use chakra_sender::policy::{
-    self, Answer, Failure, History, Outcome, Past, Reschedule, RetryPolicy, Settlement,
+    self, Answer, Failure, History, Outcome, Past, Reschedule, RetryPolicy, Settlement, Strength,
 };
 use chakra_sender::wire::{Class, ResultEvent, SendJob, Status};
 use std::path::Path;
@@ -195,7 +195,7 @@ async fn identical_content_waits_while_its_twin_is_in_doubt() {
     let ledger = open(folder.path());
     let delivery = receive(&ledger, &doubtful);
     delivery.begin(1, clock::wall()).await.unwrap();
-    delivery.doubt(&doubtful).await.unwrap();
+    delivery.doubt(&doubtful, Strength::Strong).await.unwrap();
     drop((delivery, ledger));
 
     let ledger = open(folder.path());
