@@ -53,7 +53,8 @@ impl Client {
         let Some(wanted) = Wanted::of(message) else { return Ok(false) };
         let listed = self.messages(recipient, after).await?;
         let is_it = |listed: &&Listed| listed.id.as_deref() == Some(whatsapp_message_id);
-        Ok(listed.iter().find(is_it).is_some_and(|listed| wanted.is(listed)))
+        let in_time = |listed: &Listed| listed.at.is_some_and(|at| at >= after);
+        Ok(listed.iter().find(is_it).is_some_and(|listed| wanted.is(listed) && in_time(listed)))
     }
 
     /// All messages since then, under every form in which Meta may file the number.

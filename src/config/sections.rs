@@ -48,12 +48,13 @@ pub(super) fn settings(from: &mut Reader) -> Option<Settings> {
     let numbers = numbers(from);
     let limits = limits(from);
     let retry = retry(from);
-    let doubt = doubt(from, chakra.as_ref().map(|chakra| chakra.timeout));
-    let ledger = ledger(from);
+    let most = retry.as_ref().map(|retry| retry.max_attempts);
+    let doubt = doubt(from, chakra.as_ref().map(|chakra| chakra.timeout), most);
     let results = results(from);
     let dead_letters = from.duration("dead_letters.keep", QUEUE_KEEP);
     let max_length = from.integer("lanes.max_length", 1..=1_000_000_000);
     let worker = worker(from, chakra.as_ref().map(|chakra| chakra.timeout));
+    let ledger = ledger(from, worker.as_ref().map(|worker| worker.max_held));
     let admin = admin(from);
     let log = log(from);
     Some(Settings {
@@ -214,8 +215,12 @@ fn retry(from: &mut Reader) -> Option<RetryPolicy> {
     })
 }
 
-/// `longest_call` is `chakra.timeout`, where that is lawful.
-fn doubt(from: &mut Reader, longest_call: Option<Duration>) -> Option<DoubtSettings> {
+/// `longest_call` is `chakra.timeout` and `max_attempts` `retry.max_attempts`, where they are lawful.
+fn doubt(
+    from: &mut Reader,
+    longest_call: Option<Duration>,
+    max_attempts: Option<u32>,
+) -> Option<DoubtSettings> {
     let words = [("report", OnDoubt::Report), ("resend", OnDoubt::Resend)];
     let strong = from.choice("doubt.strong", &words);
     let weak = from.choice("doubt.weak", &words);
@@ -227,17 +232,25 @@ fn doubt(from: &mut Reader, longest_call: Option<Duration>) -> Option<DoubtSetti
         weak: weak?,
         give_up: give_up?,
         longest_call: longest_call?,
+        max_attempts: max_attempts?,
     };
     Some(DoubtSettings { policy, looks_per_second: looks_per_second? })
 }
 
-fn ledger(from: &mut Reader) -> Option<LedgerSettings> {
+/// `max_held` is `worker.max_held`, where that is lawful.
+fn ledger(from: &mut Reader, max_held: Option<usize>) -> Option<LedgerSettings> {
     let path = from.text("ledger.path", |path| match path.is_empty() {
         false => Ok(path.into()),
         true => Err("must be the path of a folder".into()),
     });
     let keep = from.duration("ledger.keep", MINUTE..=90 * DAY);
     let max_entries = from.integer("ledger.max_entries", 1_000..=1_000_000_000);
+    if let (None, Some(most), Some(held)) = (&path, max_entries, max_held)
+        && most < held as u64
+    {
+        let reason = format!("must be at least worker.max_held, {held}, or ledger.path be set");
+        from.problem("ledger.max_entries", reason);
+    }
     let min_free = from.size("ledger.min_free", 128 << 20..=1 << 40);
     let bounds = LedgerBounds { keep: keep?, max_entries, min_free: min_free? };
     Some(LedgerSettings { path, bounds })

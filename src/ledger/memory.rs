@@ -60,6 +60,13 @@ struct Held {
     written: u64,
 }
 
+impl Held {
+    /// Nothing is known of the job any more.
+    fn is_forgotten(&self) -> bool {
+        matches!(self.entry.state, State::Received) && self.entry.deliveries == 0
+    }
+}
+
 impl Memory {
     pub(super) fn new(bounds: Bounds) -> Memory {
         Memory {
@@ -100,6 +107,9 @@ impl Memory {
             written: 0,
         };
         let held = self.entries.entry(job.key).or_insert_with(fresh);
+        if held.in_hand == 0 && held.is_forgotten() {
+            held.entry = Entry::new(job, now);
+        }
         if held.entry.fingerprint != job.fingerprint {
             if self.bounds.on_disk && held.written == 0 {
                 // It has come from the folder just now.
@@ -128,7 +138,7 @@ impl Memory {
         if held.in_hand > 0 {
             return;
         }
-        let forgotten = matches!(held.entry.state, State::Received) && held.entry.deliveries == 0;
+        let forgotten = held.is_forgotten();
         if self.bounds.on_disk {
             // Until then the folder would tell an older state.
             return self.lingering.push_back((held.written, key));
@@ -170,7 +180,14 @@ impl Memory {
         }
     }
 
-    /// The job's present message leaves: deliveries of the next one are counted anew.
+    /// The job's present message has left: deliveries of the next one are counted from none.
+    pub(super) fn count_anew(&mut self, key: u128) {
+        if let Some(held) = self.entries.get_mut(&key) {
+            held.entry.deliveries = 0;
+        }
+    }
+
+    /// Nothing is known of the job any more.
     pub(super) fn forget(&mut self, key: u128) {
         self.doubts.remove(&key);
         if let Some(held) = self.entries.get_mut(&key) {

@@ -18,7 +18,7 @@ use crate::wire::SendJob;
 use identity::Identity;
 use jiff::Timestamp;
 use memory::{Bounds, Memory};
-use record::{Answered, Entry, Finished, State};
+use record::{Answered, Finished, State};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -102,8 +102,13 @@ impl Ledger {
         let (disk, unfinished) = Disk::open(folder, bounds, most, now)?;
         let on_disk = Bounds { keep: bounds.keep, max_entries: usize::MAX, on_disk: true };
         let mut memory = Memory::new(on_disk);
+        let keep = i64::try_from(bounds.keep.as_millis()).unwrap_or(i64::MAX);
+        let oldest = now.as_millisecond().saturating_sub(keep);
         for (key, entry) in unfinished {
-            if let State::Begun { .. } = entry.state {
+            if entry.changed < oldest {
+                // Its job went another way.
+                disk.write(Change::Remove { key });
+            } else if let State::Begun { .. } = entry.state {
                 memory.doubt(key, entry.content, Strength::Strong, now);
             }
         }
@@ -131,7 +136,7 @@ impl Ledger {
         if before.is_some()
             && let Some(disk) = &self.0.disk
             && let Some(entry) = memory.entry(identity.key)
-            && let State::Received = entry.state
+            && matches!(entry.state, State::Received | State::Answered(_))
         {
             let number = disk.write(Change::Open { key: identity.key, value: entry.to_bytes() });
             memory.is_written(identity.key, number);
@@ -293,12 +298,24 @@ impl Delivery {
         by.is_some_and(|key| key != self.job.key)
     }
 
-    /// The present message leaves without an attempt, to wait elsewhere: deliveries of the next one
-    /// are counted anew, so that what another worker does with it is not taken for ours.
+    /// The present message has left, to wait elsewhere: deliveries of the next one are counted anew,
+    /// so that what another worker does with it is not taken for ours.
     pub fn put_off(&self) {
-        let received = |entry: &Entry| matches!(entry.state, State::Received);
-        if self.ledger.memory().entry(self.job.key).is_some_and(received) {
-            self.forget();
+        if self.before.is_none() {
+            return;
+        }
+        let mut memory = self.ledger.memory();
+        match memory.entry(self.job.key).map(|entry| &entry.state) {
+            Some(State::Received) => {
+                drop(memory);
+                self.forget();
+            }
+            Some(State::Answered(_)) => {
+                memory.count_anew(self.job.key);
+                // Nobody waits for it: an old count errs to the side of doubt.
+                let _unwatched = self.ledger.put(self.job.key, &mut memory);
+            }
+            Some(State::Begun { .. } | State::Finished(_)) | None => {}
         }
     }
 

@@ -99,7 +99,10 @@ impl Entry {
         match &self.state {
             State::Received => Past::Unseen { deliveries: before },
             State::Begun { attempt, at } => Past::Begun { attempt: *attempt, at: moment(*at) },
-            State::Answered(answered) => Past::Answered(Box::new(answered.to_history())),
+            State::Answered(answered) => {
+                let history = Box::new(answered.to_history());
+                Past::Answered { history, deliveries: before }
+            }
             State::Finished(finished) => Past::Finished(Box::new(finished.to_outcome(job))),
         }
     }

@@ -52,6 +52,8 @@ struct Pending {
     changes: Vec<Change>,
     waiting: Vec<oneshot::Sender<Result<(), LedgerError>>>,
     closing: bool,
+    /// Nothing is written any more.
+    ended: bool,
     /// The number of the last change that came.
     number: u64,
 }
@@ -76,7 +78,9 @@ impl Safe {
 
 impl Pending {
     fn push(&mut self, change: Change) -> u64 {
-        self.changes.push(change);
+        if !self.ended {
+            self.changes.push(change);
+        }
         self.number += 1;
         self.number
     }
@@ -153,7 +157,10 @@ impl Disk {
         let (told, safe) = oneshot::channel();
         let number = {
             let mut pending = self.shared.pending();
-            pending.waiting.push(told);
+            if !pending.ended {
+                // Else it is dropped, which tells who waits.
+                pending.waiting.push(told);
+            }
             pending.push(change)
         };
         self.shared.wake.notify_one();
@@ -215,7 +222,7 @@ impl Shared {
         let _tells = TellsItsEnd(&self);
         let mut looked = clock::monotonic();
         loop {
-            let Pending { changes, waiting, closing, number } = self.take();
+            let Pending { changes, waiting, closing, number, .. } = self.take();
             if !changes.is_empty() {
                 let committed = self.commit(&changes);
                 self.committed.store(number, SeqCst);
@@ -323,6 +330,9 @@ struct TellsItsEnd<'a>(&'a Shared);
 
 impl Drop for TellsItsEnd<'_> {
     fn drop(&mut self) {
+        let mut pending = self.0.pending();
+        (pending.ended, pending.waiting) = (true, Vec::new());
+        drop(pending);
         if std::thread::panicking() {
             self.0.tell(Some("the ledger's thread ended by a defect: restart the worker".into()));
         }

@@ -89,6 +89,8 @@ pub struct DoubtPolicy {
     pub give_up: Duration,
     /// `chakra.timeout`: a call that was under way has ended by then.
     pub longest_call: Duration,
+    /// `retry.max_attempts`: after so many nothing is sent again.
+    pub max_attempts: u32,
 }
 
 impl DoubtPolicy {
@@ -275,6 +277,9 @@ impl Case<'_> {
     }
 
     fn resend(&self) -> Verdict {
+        if self.history.spent() >= self.policy.max_attempts {
+            return self.report("it was sent again as often as retry.max_attempts allows");
+        }
         Verdict::Resend(Box::new(History { doubt: None, due: None, ..self.history.clone() }))
     }
 
@@ -306,6 +311,7 @@ mod tests {
         weak: OnDoubt::Resend,
         give_up: Duration::from_secs(600),
         longest_call: Duration::from_secs(30),
+        max_attempts: 3,
     };
 
     fn at(seconds: i64) -> Timestamp {
@@ -425,6 +431,16 @@ mod tests {
         }
         assert_eq!(look(&resend, strong(), Sighting::NoChat, 2), "resend");
         assert_eq!(look(&job(None), weak(), Sighting::NoChat, 2), "unknown");
+    }
+
+    #[test]
+    fn nothing_is_sent_again_without_an_end() {
+        let resend = job(Some(OnDoubt::Resend));
+        for (attempts, is_sent) in [(2, true), (3, false)] {
+            let history = History { attempts, ..History::fresh(at(0)) };
+            let verdict = judge(&resend, &history, &strong(), nothing(), &POLICY, at(37));
+            assert_eq!(matches!(verdict, Verdict::Resend(_)), is_sent, "after {attempts}");
+        }
     }
 
     #[test]

@@ -21,7 +21,12 @@ pub enum Past {
         at: Timestamp,
     },
     /// Its last attempt was answered, and it is to be tried again.
-    Answered(Box<History>),
+    Answered {
+        /// What it left.
+        history: Box<History>,
+        /// Deliveries of its present message that came to us before this one.
+        deliveries: u32,
+    },
     /// It has its outcome.
     Finished(Box<Outcome>),
     /// Its id belongs to another message.
@@ -111,7 +116,20 @@ pub fn recall(
             let attempts = history.attempts.max(attempt);
             Standing::Doubt(doubt, Box::new(History { attempts, ..history.clone() }))
         }
-        Past::Answered(remembered) => Standing::Clear(Box::new(merged(history, *remembered))),
+        Past::Answered { history: remembered, deliveries } => {
+            let newer = history.attempts > remembered.attempts;
+            match history.doubt {
+                // Somebody else has tried it since.
+                Some(doubt) if newer && !repeatable => {
+                    Standing::Doubt(doubt, Box::new(history.clone()))
+                }
+                None if (newer || earlier > deliveries) && !repeatable => {
+                    Standing::Doubt(Doubt::weak(now), Box::new(merged(history, *remembered)))
+                }
+                // Its own doubt ended with what is remembered.
+                Some(_) | None => Standing::Clear(Box::new(merged(history, *remembered))),
+            }
+        }
         Past::Unseen { deliveries } => {
             let doubt = match history.doubt {
                 Some(doubt) => Some(doubt),
@@ -237,14 +255,30 @@ mod tests {
     #[test]
     fn an_answered_attempt_goes_on_with_the_longer_past() {
         let remembered = History { due: Some(at(60)), ..tried(3, None) };
-        for (mine, attempts) in [(tried(0, None), 3), (tried(4, None), 4)] {
-            let past = Past::Answered(Box::new(remembered.clone()));
-            let Standing::Clear(history) = recall(&job(), &mine, 1, past, at(0)) else {
+        let ended = Doubt { looks: 3, ..Doubt::strong(at(-70)) };
+        for mine in [tried(0, None), tried(3, None), tried(3, Some(ended))] {
+            let Standing::Clear(history) = recall(&job(), &mine, 1, answered(&remembered), at(0))
+            else {
                 panic!("not clear");
             };
-            assert_eq!(history.attempts, attempts);
-            assert_eq!(history.due.is_some(), attempts == 3, "the wait goes with its attempt");
+            assert_eq!((history.attempts, history.doubt), (3, None));
+            assert_eq!(history.due, Some(at(60)), "the wait goes with its attempt");
         }
+    }
+
+    fn answered(history: &History) -> Past {
+        Past::Answered { history: Box::new(history.clone()), deliveries: 1 }
+    }
+
+    #[test]
+    fn an_answered_attempt_does_not_hide_what_another_worker_did_since() {
+        let remembered = tried(1, None);
+        let doubt = Doubt::strong(at(-7));
+        let past = || answered(&remembered);
+        assert_eq!(stands(&job(), &tried(2, Some(doubt)), 0, past()), Some(doubt));
+        assert_eq!(stands(&job(), &tried(2, None), 0, past()), Some(Doubt::weak(at(0))));
+        assert_eq!(stands(&job(), &tried(1, None), 2, past()), Some(Doubt::weak(at(0))));
+        assert_eq!(stands(&receipt(), &tried(2, None), 2, past()), None);
     }
 
     #[test]

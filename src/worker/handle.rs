@@ -10,7 +10,8 @@ use crate::crash::{self, Stage};
 use crate::ledger::{Delivery, Mark};
 use crate::metrics::WaitGate;
 use crate::policy::{
-    self, Answer, Doubt, Failure, History, Settlement, Sighting, Standing, Timing, Verdict, Why,
+    self, Answer, Doubt, Failure, History, Outcome, Settlement, Sighting, Standing, Timing,
+    Verdict, Why,
 };
 use crate::queue::{Incoming, Receipt};
 use crate::wire::{Class, Kind, Priority, Scope, SendJob};
@@ -72,10 +73,7 @@ impl Hall {
             Ok(Ok(ready)) => ready,
             Ok(Err(Stopped::Settled(settlement))) => return Some(*settlement),
             Ok(Err(Stopped::Void)) => return None,
-            Err(_) => {
-                let now = clock::wall();
-                return Some(policy::later(job, &incoming.history, now, Why::Hold));
-            }
+            Err(_) => return Some(unrecalled(job, incoming)),
         };
         let delivery = delivery.as_ref()?;
         let _mark = match self.suspect(job, incoming, "send").await {
@@ -109,7 +107,14 @@ impl Hall {
         let times = (began, now);
         let settlement =
             policy::conclude(job, &history, answer, &self.retry, times, fastrand::f64());
-        if let Settlement::Reschedule(wait) = &settlement {
+        if Outcome::of(&settlement).is_none() {
+            // It was answered: a second delivery of it is not in doubt.
+            let Settlement::Reschedule(wait) = &settlement else {
+                let attempts = history.attempts.saturating_add(1);
+                let history = History { attempts, ..history };
+                self.noted(job, delivery.answered(&history, now).await);
+                return Some(settlement);
+            };
             self.noted(
                 job,
                 match wait.history.doubt {
@@ -150,9 +155,13 @@ impl Hall {
         let ready = clock::monotonic();
         let turn = lane.turn(rank(incoming.priority, &history));
         let turn = self.unless_drained(&history, turn);
-        let in_time = job.expires_at.map_or(MAX_IN_HAND, |end| policy::rest(end, clock::wall()));
-        let Ok(turn) = tokio::time::timeout(in_time, turn).await else {
-            return Err(expired(job, &history));
+        let turn = match job.expires_at {
+            None => turn.await,
+            Some(end) => {
+                let in_time = policy::rest(end, clock::wall());
+                let in_time = tokio::time::timeout(in_time, turn).await;
+                in_time.map_err(|_| expired(job, &history))?
+            }
         };
         self.metrics.waited(WaitGate::Lane, ready.elapsed());
         let Some(turn) = turn? else { return Err(Stopped::Void) };
@@ -178,7 +187,10 @@ impl Hall {
                 Ok(delivery) => return Ok(delivery),
                 Err(error) => tracing::debug!(job = %job.id, %error, "waits for the ledger"),
             }
-            self.unless_drained(&incoming.history, tokio::time::sleep(LEDGER_PAUSE)).await?;
+            let pause = tokio::time::sleep(LEDGER_PAUSE);
+            if self.drain.run_until_cancelled(pause).await.is_none() {
+                return Err(Stopped::settled(unrecalled(job, incoming)));
+            }
         }
     }
 
@@ -351,6 +363,16 @@ impl Hall {
             () = self.drain.cancelled() => Err(Stopped::settled(policy::given_back(history))),
             done = what => Ok(done),
         }
+    }
+}
+
+/// A job that goes on before it is known what its earlier deliveries came to. Its next message is not
+/// counted with them: the doubt must travel along.
+fn unrecalled<R>(job: &SendJob, incoming: &Incoming<R>) -> Settlement {
+    let (history, now) = (&incoming.history, clock::wall());
+    match history.doubt.or((incoming.earlier > 0).then(|| Doubt::weak(now))) {
+        Some(doubt) => policy::in_doubt(history, doubt, now),
+        None => policy::later(job, history, now, Why::Hold),
     }
 }
 

@@ -95,7 +95,9 @@ async fn a_job_is_known_by_its_stages_over_deliveries_and_over_a_restart() {
         }
 
         let delivery = receive(&ledger, &job);
-        let Past::Answered(remembered) = delivery.past() else { panic!("not answered") };
+        let Past::Answered { history: remembered, .. } = delivery.past() else {
+            panic!("not answered")
+        };
         assert_eq!((remembered.attempts, remembered.due), (1, history.due));
         delivery.begin(2, clock::wall()).await.unwrap();
         let outcome = accepted(&job, "wamid.1");

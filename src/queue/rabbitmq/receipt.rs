@@ -12,7 +12,7 @@ use crate::crash::{self, Stage};
 use crate::metrics::{Acknowledged, Metrics, PublishKind};
 use crate::policy::{self, Reschedule, Settlement, Why};
 use crate::queue::{Receipt, SettleError};
-use crate::wire::{Event, NumberId, Priority, ResultEvent};
+use crate::wire::{Event, NumberId, Priority, ResultEvent, Status};
 use lapin::Acker;
 use lapin::options::BasicAckOptions;
 use lapin::types::ShortString;
@@ -165,6 +165,11 @@ impl RabbitReceipt {
 
     async fn record(&self, settlement: &Settlement) -> Result<(), SettleError> {
         match settlement {
+            // Time alone ended it here: whose it is now may have sent it.
+            Settlement::Finish(event) if event.status == Status::Expired => {
+                self.still_ours()?;
+                self.publish_event(event).await
+            }
             // An outcome is true whosesoever the delivery is now.
             Settlement::Finish(event) => self.publish_event(event).await,
             Settlement::DeadLetter { event, class, reason, history } => {

@@ -140,8 +140,12 @@ impl Unrouted {
         let earlier = headers::earlier_deliveries(&original.properties, delivery.redelivered);
         let lane = read_lane_key(&original.routing_key);
         let now = clock::wall();
-        let travel = headers::read(&original.properties, now);
         let death = self.thrown_out(&original);
+        let mut travel = headers::read(&original.properties, now);
+        if death.as_deref() == Some("expired") {
+            // The broker takes the property away with the death.
+            travel.expires_at = Some(now);
+        }
         let job = match &lane {
             Some((number, priority)) => {
                 let way = (number, *priority);
@@ -162,6 +166,8 @@ impl Unrouted {
         }
         let way = match (&job, death) {
             (Err(invalid), _) => Way::settle(policy::unreadable(invalid, &history, now)),
+            // Its time is over, but it may have been begun: its lane knows.
+            (Ok(job), Some(reason)) if reason == "expired" => self.find_lane(job, &history).await,
             (Ok(job), Some(reason)) => Way::settle(outcome_of_death(job, &history, &reason)),
             (Ok(job), None) => self.find_lane(job, &history).await,
         };
@@ -322,7 +328,6 @@ fn turned_away(job: &SendJob, history: &History, reason: &str) -> Way {
 fn outcome_of_death(job: &SendJob, history: &History, reason: &str) -> Settlement {
     let now = clock::wall();
     let failure = match reason {
-        "expired" => return policy::expired(job, history, now),
         "maxlen" => Failure {
             scope: Scope::Number,
             ..Failure::new(Class::Throttled, "the broker dropped it: its number's queue was full")

@@ -169,6 +169,7 @@ pub fn settings() -> WorkerSettings {
             weak: OnDoubt::Resend,
             give_up: Duration::from_secs(2),
             longest_call: Duration::from_millis(500),
+            max_attempts: 4,
         },
         looks: Rate::new(100.0, None).unwrap(),
         max_in_flight: 256,
