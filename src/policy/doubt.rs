@@ -377,10 +377,10 @@ mod tests {
         let (one, two, unnamed) = (message("b", 2), message("a", 1), message("", 1));
         let found = |id: &str| Sighting::Found { whatsapp_message_id: id.into() };
         assert_eq!(read(&[], 0), nothing());
-        assert_eq!(read(&[one.clone()], 0), found("b"));
+        assert_eq!(read(std::slice::from_ref(&one), 0), found("b"));
         assert_eq!(read(&[one.clone(), two.clone()], 1), found("a"));
         assert_eq!(read(&[one.clone(), two.clone()], 0), Sighting::Several, "somebody else's too");
-        assert_eq!(read(&[one.clone()], 1), found("b"));
+        assert_eq!(read(std::slice::from_ref(&one), 1), found("b"));
         assert_eq!(read(&[one, unnamed.clone()], 1), Sighting::Several);
         assert_eq!(read(&[Match { at: None, ..two }], 0), Sighting::Several);
         assert_eq!(read(&[unnamed], 0), Sighting::Several);
