@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::Command;
 
-/// Room enough for `ledger.min_free` (64 MiB) and what a store takes ahead.
-const SIZE: &str = "size=160m";
+/// Room enough for `ledger.min_free` (256 MiB) and what a store takes ahead.
+const SIZE: &str = "size=480m";
 
 /// What is written at once.
 const MEBIBYTE: usize = 1 << 20;
