@@ -5,11 +5,12 @@ use crate::support::story::{
     NUMBER, Story, accepted, header, id, job, job_of, number, plain, unavailable,
 };
 use chakra_sender::clock;
-use chakra_sender::policy::{self, Failure, Why};
+use chakra_sender::policy::{self, Failure, History, Reschedule, Settlement, Why};
 use chakra_sender::queue::Receipt;
-use chakra_sender::queue::rabbitmq::{Accept, RabbitSettings};
+use chakra_sender::queue::rabbitmq::{Accept, Marked, RabbitSettings, Touch};
 use chakra_sender::wire::{Class, Priority};
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
@@ -309,4 +310,38 @@ async fn what_cannot_be_read_is_told_and_kept_and_harms_no_neighbour() {
     assert_eq!(keys, ["1027", "555", "orders"]);
     story.publish(NUMBER, &job("order-3"), plain()).await;
     assert_eq!(id(&story.next().await), "order-3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_delivered_too_often_is_marked_and_one_that_ends_the_worker_is_not_read()
+{
+    // The mark of the first message is given, that of the second is not: it has ended the worker.
+    let mark = |settings: &mut RabbitSettings| {
+        settings.touch = Touch::new(|body, replay| {
+            assert_eq!(replay, None);
+            let harmless = String::from_utf8_lossy(&body).contains("harmless");
+            std::future::ready(harmless.then(|| Box::new(()) as Marked)).boxed()
+        });
+    };
+    let mut story = Story::begin(Broker::shared(), mark).await;
+    for (name, is_read) in [("harmless", true), ("poison", false)] {
+        let properties = plain().with_message_id(name.into());
+        story.publish(NUMBER, &job(name), properties).await;
+        for earlier in 0..=3 {
+            let incoming = story.next().await;
+            assert_eq!((incoming.earlier, incoming.job.is_ok()), (earlier, true), "{name}");
+            // Unsettled, it comes again.
+        }
+        let incoming = story.next().await;
+        assert_eq!(incoming.job.is_ok(), is_read, "{name}");
+        if let Err(invalid) = &incoming.job {
+            assert_eq!(invalid.id.as_ref().map(|id| id.as_str()), Some(name));
+            assert!(invalid.reason.contains("ended each time"), "{}", invalid.reason);
+        }
+        let over = Settlement::Reschedule(Reschedule {
+            history: History { due: Some(Timestamp::MAX), ..incoming.history.clone() },
+            why: Why::Hold,
+        });
+        incoming.receipt.settle(&over).await.unwrap();
+    }
 }
