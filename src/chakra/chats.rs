@@ -26,7 +26,7 @@ impl Client {
         after: Timestamp,
     ) -> Result<Vec<Match>, LookError> {
         let Some(wanted) = Wanted::of(message) else { return Ok(Vec::new()) };
-        let listed = self.messages(recipient, after).await?;
+        let (listed, partly) = self.messages(recipient, after).await?;
         let mut matches: Vec<Match> = Vec::new();
         for listed in listed.iter().filter(|listed| wanted.is(listed)) {
             if listed.at.is_some_and(|at| at < after) {
@@ -38,7 +38,10 @@ impl Client {
                 matches.push(found);
             }
         }
-        Ok(matches)
+        match partly {
+            Some(error) if matches.is_empty() => Err(error),
+            Some(_) | None => Ok(matches),
+        }
     }
 
     /// Whether the chat shows this accepted message, and shows it so that [`Client::look`] would know
@@ -51,24 +54,28 @@ impl Client {
         after: Timestamp,
     ) -> Result<bool, LookError> {
         let Some(wanted) = Wanted::of(message) else { return Ok(false) };
-        let listed = self.messages(recipient, after).await?;
+        let (listed, _) = self.messages(recipient, after).await?;
         let is_it = |listed: &&Listed| listed.id.as_deref() == Some(whatsapp_message_id);
         let in_time = |listed: &Listed| listed.at.is_some_and(|at| at >= after);
         Ok(listed.iter().find(is_it).is_some_and(|listed| wanted.is(listed) && in_time(listed)))
     }
 
-    /// All messages since then, under every form in which Meta may file the number.
+    /// All messages since then, under every form in which Meta may file the number. With an error, not
+    /// all: a known chat may be one of several with that number.
     async fn messages(
         &self,
         recipient: &Recipient,
         after: Timestamp,
-    ) -> Result<Vec<Listed>, LookError> {
-        let mut all = Vec::new();
+    ) -> Result<(Vec<Listed>, Option<LookError>), LookError> {
+        let (mut all, mut partly) = (Vec::new(), None);
         for number in recipient.chat_numbers() {
             let by_number = self.pages(Way::Number(&number), after).await;
             let listed = match (by_number, self.known_chat(&number)) {
                 (Ok(listed), _) => listed,
-                (Err(_), Some(chat)) => self.pages(Way::Chat(&chat), after).await?,
+                (Err(error), Some(chat)) => {
+                    partly = Some(error);
+                    self.pages(Way::Chat(&chat), after).await?
+                }
                 (Err(error), None) => return Err(error),
             };
             if let Some(chat) = listed.iter().find_map(|listed| listed.chat.as_deref()) {
@@ -76,7 +83,7 @@ impl Client {
             }
             all.extend(listed);
         }
-        Ok(all)
+        Ok((all, partly))
     }
 
     async fn pages(&self, way: Way<'_>, after: Timestamp) -> Result<Vec<Listed>, LookError> {
@@ -84,7 +91,8 @@ impl Client {
         for page in 1..=MAX_PAGES {
             let (path, body) = way.request(page);
             let listed = read_page(self.ask(&path, body).await, &self.secret())?;
-            let is_last = listed.len() < PAGE;
+            // A short page may be the service's own idea of a page: only an empty one is the last.
+            let is_last = listed.is_empty();
             let is_old = listed.iter().any(|listed| listed.at.is_some_and(|at| at < after));
             all.extend(listed);
             if is_last || is_old {

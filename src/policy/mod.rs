@@ -23,5 +23,5 @@ pub use failure::{Answer, Failure};
 pub use history::History;
 pub use recall::{Outcome, Past, Standing, recall};
 pub use retry::RetryPolicy;
-pub use sight::Sight;
+pub use sight::{Form, Sight};
 pub use timing::{Timing, is_expired, keeps_promise, rest, timing};

@@ -70,7 +70,9 @@ impl Recipient {
     /// dialled with: Mexico's 1, Brazil's 9, Argentina's 9.
     pub fn chat_numbers(&self) -> Vec<String> {
         let digits = &*self.0;
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        // E.164 has at most 15 digits: more of them are a group's id.
+        let is_number = (1..=15).contains(&digits.len());
+        if !is_number || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Vec::new();
         }
         let without = |at: usize| Some(format!("{}{}", &digits[..at], &digits[at + 1..]));
@@ -140,6 +142,7 @@ mod tests {
             ("+5491112345678", &["5491112345678", "541112345678"]),
             ("+541112345678", &["541112345678", "5491112345678"]),
             ("a-group-id", &[]),
+            ("120363025246125486", &[]),
         ] {
             assert_eq!(Recipient::from_to(to).chat_numbers(), filed, "{to}");
         }

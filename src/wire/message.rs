@@ -80,6 +80,17 @@ impl Message {
         fields.get(kind.as_str()).map(|content| content.get())
     }
 
+    /// Whether its recipient's number is written with its country code for sure: with a plus.
+    pub fn has_full_number(&self) -> bool {
+        #[derive(serde::Deserialize)]
+        struct To<'a> {
+            #[serde(borrow)]
+            to: Cow<'a, str>,
+        }
+        let to: Option<To<'_>> = serde_json::from_str(self.raw.text()).ok();
+        to.is_some_and(|message| message.to.trim_start().starts_with('+'))
+    }
+
     /// What it asks for.
     pub fn kind(&self) -> &Kind {
         &self.kind

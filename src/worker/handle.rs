@@ -246,15 +246,20 @@ impl Hall {
             let others = delivery.identical_in_doubt(job);
             let is_claimed = |id: &str| delivery.is_claimed(id);
             match mark {
-                Ok(_mark) => Ok(Ok(self.looking.look(job, after, others, is_claimed).await)),
+                Ok(_mark) => {
+                    // What it shows is true of the moment in which it was asked.
+                    let asked = clock::wall();
+                    Ok(Ok((self.looking.look(job, after, others, is_claimed).await, asked)))
+                }
                 Err(settlement) => Ok(Err(Stopped::Settled(settlement))),
             }
         };
         let looked = self.drain.run_until_cancelled(look).await.ok_or_else(later)?;
-        let now = clock::wall();
-        let again =
-            || Stopped::settled(policy::look_crowded(&history, doubt, now, fastrand::f64()));
-        let sighting = looked.map_err(|Crowded| again())??;
+        let again = || {
+            let (now, chance) = (clock::wall(), fastrand::f64());
+            Stopped::settled(policy::look_crowded(&history, doubt, now, chance))
+        };
+        let (sighting, now) = looked.map_err(|Crowded| again())??;
         if let Sighting::Found { whatsapp_message_id } = &sighting
             && !delivery.claim(whatsapp_message_id)
         {

@@ -8,8 +8,8 @@ use crate::clock;
 use crate::ledger::Ledger;
 use crate::limiter::{Gate, Rate};
 use crate::metrics::Metrics;
-use crate::policy::{self, Sight, Sighting};
-use crate::wire::{Kind, Message, Recipient, SendJob};
+use crate::policy::{self, Form, Sight, Sighting};
+use crate::wire::{Message, Recipient, SendJob};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,6 +32,9 @@ const PROBES: [Duration; 8] = [
     Duration::from_secs(160),
 ];
 
+/// Accepted messages are inspected no more often than this.
+const INSPECT_EVERY_MILLIS: i64 = 5;
+
 /// Probes under way at once; there is one for a type in a minute.
 const MAX_PROBES: usize = 16;
 
@@ -50,6 +53,8 @@ pub(super) struct Looking {
     ledger: Ledger,
     gate: Mutex<Gate>,
     sight: Mutex<Sight>,
+    /// When an accepted message was last inspected, in milliseconds of Unix time.
+    inspected: Mutex<i64>,
     probes: mpsc::Sender<Probe>,
     asked: AsyncMutex<mpsc::Receiver<Probe>>,
 }
@@ -58,7 +63,7 @@ pub(super) struct Looking {
 #[derive(Debug)]
 struct Probe {
     message: Message,
-    kind: String,
+    form: Form,
     recipient: Recipient,
     whatsapp_message_id: String,
     accepted: Timestamp,
@@ -80,6 +85,7 @@ impl Looking {
             ledger,
             gate: Mutex::new(Gate::new(pace, clock::monotonic())),
             sight: Mutex::new(sight.unwrap_or_default()),
+            inspected: Mutex::new(0),
             probes,
             asked: AsyncMutex::new(asked),
         }
@@ -99,20 +105,17 @@ impl Looking {
         others: usize,
         claimed: impl Fn(&str) -> bool,
     ) -> Sighting {
-        let (Some(recipient), Kind::Message(kind)) = (job.message.recipient(), job.message.kind())
+        let (Some(recipient), Some(form)) = (job.message.recipient(), Form::of(&job.message))
         else {
             return Sighting::NoChat;
         };
-        if recipient.chat_numbers().is_empty() {
-            return Sighting::NoChat;
-        }
         let sighting = match self.chakra.look(recipient, &job.message, after).await {
             Ok(matches) => {
                 let free = |found: &policy::Match| {
                     !found.whatsapp_message_id.as_deref().is_some_and(&claimed)
                 };
                 let free = matches.into_iter().filter(free).collect();
-                let lag = lock(&self.sight).lag(kind, recipient, clock::wall());
+                let lag = lock(&self.sight).lag(&form, clock::wall());
                 policy::read_chat(free, others, lag)
             }
             Err(error) => Sighting::Blind(error.to_string()),
@@ -124,26 +127,36 @@ impl Looking {
 
     /// A message was accepted: now and then it is looked for.
     pub(super) fn accepted(&self, job: &SendJob, whatsapp_message_id: &str, at: Timestamp) {
-        let (Some(recipient), Kind::Message(kind)) = (job.message.recipient(), job.message.kind())
+        if !self.may_inspect(at) {
+            return;
+        }
+        let (Some(recipient), Some(form)) = (job.message.recipient(), Form::of(&job.message))
         else {
             return;
         };
-        // A group or a user id has no chat that could be looked at.
-        if !recipient.key().bytes().all(|byte| byte.is_ascii_digit())
-            || !lock(&self.sight).takes(kind, recipient, at)
-        {
+        if !lock(&self.sight).takes(&form, at) {
             return;
         }
         let probe = Probe {
             message: job.message.clone(),
-            kind: kind.clone(),
+            form,
             recipient: recipient.clone(),
             whatsapp_message_id: whatsapp_message_id.to_owned(),
             accepted: at,
         };
         if self.probes.try_send(probe).is_err() {
-            tracing::debug!(kind, "too many probes wait");
+            tracing::debug!("too many probes wait");
         }
+    }
+
+    /// Reading the form of each accepted message would cost more than it tells.
+    fn may_inspect(&self, at: Timestamp) -> bool {
+        let mut inspected = lock(&self.inspected);
+        let is_due = at.as_millisecond().saturating_sub(*inspected) >= INSPECT_EVERY_MILLIS;
+        if is_due {
+            *inspected = at.as_millisecond();
+        }
+        is_due
     }
 
     /// Makes the probes, until told to stop.
@@ -164,7 +177,7 @@ impl Looking {
 
     /// Until the message shows, or has had all its time.
     async fn probe(&self, probe: Probe) {
-        let Probe { message, kind, recipient, whatsapp_message_id, accepted } = probe;
+        let Probe { message, form, recipient, whatsapp_message_id, accepted } = probe;
         let began = clock::monotonic();
         let after = accepted.checked_sub(CLOCK_SLACK).unwrap_or(Timestamp::MIN);
         let mut looked = false;
@@ -176,19 +189,16 @@ impl Looking {
             let asked = clock::wall();
             match self.chakra.sees(&recipient, &message, &whatsapp_message_id, after).await {
                 Ok(true) => {
-                    self.note(|sight| sight.saw(&kind, &recipient, accepted, asked));
-                    return tracing::debug!(kind, ?wait, "an accepted message shows in its chat");
+                    self.note(|sight| sight.saw(&form, accepted, asked));
+                    return tracing::debug!(?wait, "an accepted message shows in its chat");
                 }
                 Ok(false) => looked = true,
-                Err(error) => tracing::debug!(kind, %error, "cannot look"),
+                Err(error) => tracing::debug!(%error, "cannot look"),
             }
         }
         if looked {
-            tracing::warn!(
-                kind,
-                "an accepted message does not show in its chat: looking proves nothing"
-            );
-            self.note(|sight| sight.missed(&kind, &recipient));
+            tracing::warn!("an accepted message does not show in its chat: looking proves nothing");
+            self.note(|sight| sight.missed(&form));
         }
     }
 
