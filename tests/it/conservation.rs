@@ -73,7 +73,7 @@ async fn under_load_every_scrape_balances_and_after_the_drain_all_counts_agree()
 
 #[tokio::test]
 async fn a_run_over_a_file_balances_too() {
-    let world = World::with_faults("[[faults]]\nevery = 3\nanswer = { status = 503 }").await;
+    let world = World::with_faults("[[faults]]\nfirst = 10\nanswer = { status = 503 }").await;
     let mut lines: Vec<String> = (0..30).map(|n| text(&format!("job-{n}"), "x")).collect();
     lines.push("no json".into());
     let sent = world.send(&lines).await;
