@@ -7,7 +7,7 @@ mod results;
 
 pub use results::{OpenError, Results, beside};
 
-use super::{Incoming, Receipt, SettleError};
+use super::{Incoming, Receipt, SettleError, Tenure};
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::policy::{History, Reschedule, Settlement, Why, rest};
@@ -314,6 +314,8 @@ impl FileReceipt {
         let lane: Option<NumberId> = job.as_ref().ok().map(|job| job.phone_number_id.clone());
         let priority = job.as_ref().ok().and_then(|job| job.priority).unwrap_or(Priority::Normal);
         let token = self.shared.metrics.received(lane.as_ref(), priority);
-        Incoming { lane, job, history, waited_for, priority, earlier: 0, receipt: self, token }
+        let tenure = Tenure::alone(self.shared.stop.clone());
+        let (earlier, receipt) = (0, self);
+        Incoming { lane, job, history, waited_for, priority, earlier, tenure, receipt, token }
     }
 }

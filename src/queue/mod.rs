@@ -1,7 +1,12 @@
 //! Where jobs come from and how they are settled: RabbitMQ, or a file. Decides nothing about a job.
 
 pub mod file;
+mod holds;
 pub mod rabbitmq;
+mod tenure;
+
+pub use holds::{Holds, HoldsChanged};
+pub use tenure::Tenure;
 
 use crate::metrics::{Departure, Token};
 use crate::policy::{History, Reschedule, Settlement, Why};
@@ -22,6 +27,8 @@ pub struct Incoming<R> {
     pub priority: Priority,
     /// How often the queue has delivered it before, to anybody.
     pub earlier: u32,
+    /// The time with its lane by which it came.
+    pub tenure: Tenure,
     /// How to settle it.
     pub receipt: R,
     /// That it is here: it must leave.

@@ -127,6 +127,13 @@ macro_rules! shows_its_text {
 }
 shows_its_text!(JobId, NumberId);
 
+impl<'de> serde::Deserialize<'de> for NumberId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<NumberId, D::Error> {
+        let text = String::deserialize(from)?;
+        NumberId::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use crate::policy::{
     self, Answer, Doubt, Failure, History, Outcome, Settlement, Sighting, Standing, Timing,
     Verdict, Why,
 };
-use crate::queue::{Incoming, Receipt};
+use crate::queue::{Incoming, Receipt, Tenure};
 use crate::wire::{Class, Kind, Priority, Scope, SendJob};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -154,7 +154,7 @@ impl Hall {
 
         let ready = clock::monotonic();
         let turn = lane.turn(rank(incoming.priority, &history));
-        let turn = self.unless_drained(&history, turn);
+        let turn = unless_over(&incoming.tenure, &history, turn);
         let turn = match job.expires_at {
             None => turn.await,
             Some(end) => {
@@ -188,7 +188,7 @@ impl Hall {
                 Err(error) => tracing::debug!(job = %job.id, %error, "waits for the ledger"),
             }
             let pause = tokio::time::sleep(LEDGER_PAUSE);
-            if self.drain.run_until_cancelled(pause).await.is_none() {
+            if incoming.tenure.unless_over(pause).await.is_none() {
                 return Err(Stopped::settled(unrecalled(job, incoming)));
             }
         }
@@ -237,7 +237,7 @@ impl Hall {
             tokio::time::sleep(rest).await;
             self.looking.turn().await
         };
-        let turn = self.drain.run_until_cancelled(turn).await.ok_or_else(later)?;
+        let turn = incoming.tenure.unless_over(turn).await.ok_or_else(later)?;
         let look = async {
             turn?;
             // Not for as long as it waits: a kill that meets a waiting job tells nothing of it.
@@ -254,7 +254,7 @@ impl Hall {
                 Err(settlement) => Ok(Err(Stopped::Settled(settlement))),
             }
         };
-        let looked = self.drain.run_until_cancelled(look).await.ok_or_else(later)?;
+        let looked = incoming.tenure.unless_over(look).await.ok_or_else(later)?;
         let again = || {
             let (now, chance) = (clock::wall(), fastrand::f64());
             Stopped::settled(policy::look_crowded(&history, doubt, now, chance))
@@ -285,7 +285,7 @@ impl Hall {
             Timing::Now => Ok(()),
             Timing::Sleep(rest) => {
                 self.metrics.waited(WaitGate::Due, rest);
-                self.unless_drained(history, tokio::time::sleep(rest)).await
+                unless_over(&incoming.tenure, history, tokio::time::sleep(rest)).await
             }
             Timing::Later(due, why) => Err(Stopped::settled(policy::later(job, history, due, why))),
             Timing::Expired => Err(expired(job, history)),
@@ -310,7 +310,7 @@ impl Hall {
             let due = clock::wall() + rest;
             return Err(Stopped::settled(policy::later(job, history, due, Why::Recipient)));
         }
-        self.unless_drained(history, sleep_until(free)).await?;
+        unless_over(&incoming.tenure, history, sleep_until(free)).await?;
         self.metrics.waited(WaitGate::Recipient, arrived.elapsed());
         Ok(())
     }
@@ -356,19 +356,16 @@ impl Hall {
             }
         }
     }
+}
 
-    /// Waits for `what`, unless the worker drains: then a job that has not begun goes back unchanged.
-    async fn unless_drained<T>(
-        &self,
-        history: &History,
-        what: impl Future<Output = T>,
-    ) -> Result<T, Stopped> {
-        tokio::select! {
-            biased;
-            () = self.drain.cancelled() => Err(Stopped::settled(policy::given_back(history))),
-            done = what => Ok(done),
-        }
-    }
+/// Waits for `what`, unless the lane goes elsewhere: then a job that has not begun goes back unchanged.
+async fn unless_over<T>(
+    tenure: &Tenure,
+    history: &History,
+    what: impl Future<Output = T>,
+) -> Result<T, Stopped> {
+    let done = tenure.unless_over(what).await;
+    done.ok_or_else(|| Stopped::settled(policy::given_back(history)))
 }
 
 /// A job that goes on before it is known what its earlier deliveries came to. Its next message is not

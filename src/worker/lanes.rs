@@ -4,9 +4,11 @@
 use super::account::{Account, Pass};
 use super::lock;
 use super::order::Lines;
+use super::views::LaneView;
 use crate::clock;
-use crate::limiter::{Gate, Rate};
+use crate::limiter::{Gate, Rate, Source};
 use crate::policy::Answer;
+use crate::wire::NumberId;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -60,6 +62,8 @@ pub(super) struct Lane {
     waiting: Mutex<Waiting>,
     arrived: Notify,
     calls: Arc<Semaphore>,
+    max_calls: usize,
+    source: Source,
 }
 
 /// Jobs that are ready and wait for their number's pace. Bounded by the jobs held.
@@ -84,6 +88,10 @@ impl Waiting {
         self.drop_leavers();
         let lines = [&mut self.urgent, &mut self.returned, &mut self.normal];
         lines.into_iter().find_map(VecDeque::pop_front)
+    }
+
+    fn len(&self) -> usize {
+        self.urgent.len() + self.returned.len() + self.normal.len()
     }
 
     fn is_empty(&mut self) -> bool {
@@ -113,13 +121,15 @@ pub(super) struct Shared {
 }
 
 impl Lane {
-    pub(super) fn new(rate: Rate, max_calls: usize) -> Lane {
+    pub(super) fn new(rate: Rate, source: Source, max_calls: usize) -> Lane {
         Lane {
             lines: Lines::default(),
             gate: Mutex::new(Gate::new(rate, clock::monotonic())),
             waiting: Mutex::default(),
             arrived: Notify::new(),
             calls: Arc::new(Semaphore::new(max_calls)),
+            max_calls,
+            source,
         }
     }
 
@@ -173,6 +183,20 @@ impl Lane {
             if waited <= MOMENT_LASTS || !shared.account.is_paced() {
                 return Some([of_the_number, of_the_process]);
             }
+        }
+    }
+
+    /// As operators see it.
+    pub(super) fn view(&self, number: &NumberId) -> LaneView {
+        let rate = lock(&self.gate).rate();
+        LaneView {
+            number: number.clone(),
+            rate: rate.per_second(),
+            source: self.source.name().to_owned(),
+            waiting: lock(&self.waiting).len(),
+            in_flight: self.max_calls.saturating_sub(self.calls.available_permits()),
+            held_until: None,
+            held_for: None,
         }
     }
 

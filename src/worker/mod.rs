@@ -9,6 +9,9 @@ mod handle;
 mod lanes;
 mod looking;
 mod order;
+mod views;
+
+pub use views::{LaneView, LaneViews};
 
 use crate::chakra::Client;
 use crate::clock;
@@ -17,14 +20,13 @@ use crate::ledger::{Delivery, Ledger, LedgerError};
 use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
 use crate::metrics::Metrics;
 use crate::policy::{self, DoubtPolicy, Failure, Outcome, RetryPolicy, Settlement};
-use crate::queue::{Incoming, Receipt, SettleError};
+use crate::queue::{Holds, Incoming, Receipt, SettleError};
 use crate::wire::{Class, NumberId, Recipient, ResultEvent, SendJob};
 use account::Account;
 use futures_util::FutureExt;
 use lanes::{Lane, Shared};
 use looking::Looking;
 use order::Place;
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -72,6 +74,7 @@ struct Hall {
     doubt: DoubtPolicy,
     looking: Arc<Looking>,
     max_wait: Duration,
+    holds: Holds,
     drain: CancellationToken,
 }
 
@@ -82,7 +85,7 @@ pub struct Worker {
     rates: Rates,
     max_lanes: usize,
     max_calls_a_lane: usize,
-    lanes: HashMap<NumberId, Arc<Lane>>,
+    lanes: LaneViews,
     /// The tasks beside the jobs (handing out turns, probing, hearing of new API keys); they end with
     /// the worker.
     pacers: JoinSet<()>,
@@ -93,14 +96,16 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// `may_send` is false while results could not be recorded. Cancelling `drain` gives back what
-    /// has not begun.
+    /// `may_send` is false while results could not be recorded. `holds` tells the queue which numbers
+    /// are left alone. `drain` is cancelled when the worker stops; what has not begun goes back when the
+    /// queue ends its tenure.
     pub fn new(
         settings: WorkerSettings,
         chakra: Client,
         ledger: Ledger,
         metrics: Arc<Metrics>,
         may_send: watch::Receiver<bool>,
+        holds: Holds,
         drain: CancellationToken,
     ) -> Worker {
         let (may_send_now, both_may_send) = watch::channel(false);
@@ -123,6 +128,7 @@ impl Worker {
             doubt: settings.doubt,
             looking: Arc::new(looking),
             max_wait: settings.max_wait,
+            holds,
             drain,
         };
         Worker {
@@ -130,12 +136,17 @@ impl Worker {
             rates: settings.rates,
             max_lanes: settings.max_lanes,
             max_calls_a_lane: (settings.max_in_flight / 2).max(1),
-            lanes: HashMap::new(),
+            lanes: LaneViews::default(),
             pacers: JoinSet::new(),
             queue_may_send: may_send,
             may_send: may_send_now,
             jobs: TaskTracker::new(),
         }
+    }
+
+    /// What it believes of each number, as it goes on.
+    pub fn views(&self) -> LaneViews {
+        self.lanes.clone()
     }
 
     /// Runs until the queue has ended and every job in hand is settled.
@@ -180,14 +191,14 @@ impl Worker {
     /// The number's lane, made at its first job; none when there are too many.
     fn lane(&mut self, number: &NumberId) -> Option<Arc<Lane>> {
         if let Some(lane) = self.lanes.get(number) {
-            return Some(Arc::clone(lane));
+            return Some(lane);
         }
         if self.lanes.len() >= self.max_lanes {
             return None;
         }
         let (rate, source) = self.rates.of(number);
         self.hall.metrics.rate_limit(number, source.name(), rate.per_second());
-        let lane = Arc::new(Lane::new(rate, self.max_calls_a_lane));
+        let lane = Arc::new(Lane::new(rate, source, self.max_calls_a_lane));
         self.pacers.spawn(Arc::clone(&lane).pace(Arc::clone(&self.hall.shared)));
         self.lanes.insert(number.clone(), Arc::clone(&lane));
         Some(lane)

@@ -9,10 +9,11 @@ use super::depth::{Shared, watch_queues};
 use super::directory::Directory;
 use super::lane::{LaneState, LaneTask, Orders};
 use super::receipt::{Desk, RabbitReceipt};
+use super::tenures::Tenures;
 use super::topology::{Topology, TopologySettings};
 use super::unrouted::Unrouted;
 use crate::clock;
-use crate::queue::Incoming;
+use crate::queue::{Holds, Incoming};
 use crate::wire::NumberId;
 use futures_util::StreamExt;
 use lapin::{Connection, Event};
@@ -72,6 +73,8 @@ pub(super) struct Inbox {
     pub(super) prefetch: Prefetch,
     pub(super) max_held: usize,
     pub(super) directory: Arc<Directory>,
+    pub(super) tenures: Tenures,
+    pub(super) holds: Holds,
     pub(super) desk: Desk,
     /// Taken when no more jobs are to come.
     pub(super) out: Option<mpsc::Sender<Incoming<RabbitReceipt>>>,
@@ -227,6 +230,7 @@ impl Epoch {
             let watching = watch_queues(&connection, &desk, &shared, numbers);
             stop.run_until_cancelled(watching).await.map_or(End::Stopped, End::Lost)
         });
+        inbox.tenures.settle();
         pauses.reset();
         inbox.state.send_replace(InboxState::Up);
         loop {
@@ -296,6 +300,7 @@ impl Epoch {
                 topology: Topology::lane(&inbox.desk.names, &inbox.settings, number),
                 create: inbox.settings.declare,
                 prefetch,
+                tenures: inbox.tenures.clone(),
                 desk: inbox.desk.clone(),
                 out,
                 orders: self.orders.clone(),

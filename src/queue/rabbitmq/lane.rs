@@ -7,9 +7,10 @@ use super::decode::{Decoded, Original};
 use super::headers;
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
 use super::suspect::decode_carefully;
+use super::tenures::Tenures;
 use super::topology::Topology;
 use crate::clock;
-use crate::queue::Incoming;
+use crate::queue::{Incoming, Tenure};
 use crate::wire::{NumberId, Priority};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
@@ -60,6 +61,7 @@ pub(super) struct LaneTask {
     pub(super) topology: Topology,
     pub(super) create: bool,
     pub(super) prefetch: u16,
+    pub(super) tenures: Tenures,
     pub(super) desk: Desk,
     pub(super) out: mpsc::Sender<Incoming<RabbitReceipt>>,
     pub(super) orders: Orders,
@@ -72,6 +74,14 @@ struct Subscription {
     normal: Consumer,
     hold: Arc<Hold>,
     dropped: mpsc::Receiver<Acker>,
+    tenure: Tenure,
+}
+
+impl Subscription {
+    /// What each of its deliveries is ours by.
+    fn claim(&self) -> (&Arc<Hold>, &Tenure) {
+        (&self.hold, &self.tenure)
+    }
 }
 
 impl Drop for Subscription {
@@ -158,9 +168,10 @@ impl LaneTask {
         };
         // First: what comes after a standstill is ours, what came before it is not.
         let (hold, dropped) = Hold::new(&self.desk.fence, self.prefetch.saturating_mul(2));
+        let tenure = self.tenures.begin(self.orders.stop.child_token());
         let urgent = consume(Priority::Urgent).await?;
         let normal = consume(Priority::Normal).await?;
-        Ok(Subscription { channel, urgent, normal, hold, dropped })
+        Ok(Subscription { channel, urgent, normal, hold, dropped, tenure })
     }
 
     /// Hands deliveries on. Returns why the subscription was lost; none when told to stop.
@@ -171,17 +182,17 @@ impl LaneTask {
                 () = self.orders.stop.cancelled() => return None,
                 came = subscription.next() => came,
             };
-            if let Err(lost) = self.take(came, &subscription.hold).await {
+            if let Err(lost) = self.take(came, subscription.claim()).await {
                 return Some(lost);
             }
         }
     }
 
-    async fn take(&self, came: Came, hold: &Arc<Hold>) -> Result<(), String> {
+    async fn take(&self, came: Came, claim: (&Arc<Hold>, &Tenure)) -> Result<(), String> {
         match came {
             Came::Dropped(acker) => give_back(&acker).await,
             Came::Delivery(delivery, priority) => match *delivery {
-                Some(Ok(delivery)) => self.hand_on(delivery, priority, hold).await,
+                Some(Ok(delivery)) => self.hand_on(delivery, priority, claim).await,
                 Some(Err(error)) => return Err(explain(&error)),
                 // Without our doing: the queue was deleted, or is to be consumed elsewhere.
                 None => return Err("the broker cancelled the subscription".into()),
@@ -190,7 +201,12 @@ impl LaneTask {
         Ok(())
     }
 
-    async fn hand_on(&self, mut delivery: Delivery, priority: Priority, hold: &Arc<Hold>) {
+    async fn hand_on(
+        &self,
+        mut delivery: Delivery,
+        priority: Priority,
+        (hold, tenure): (&Arc<Hold>, &Tenure),
+    ) {
         let original = Original::take(&mut delivery);
         let earlier = headers::earlier_deliveries(&original.properties, delivery.redelivered);
         let way = (&self.number, priority);
@@ -208,7 +224,18 @@ impl LaneTask {
         let Ok(place) = self.out.reserve().await else { return };
         let lane = Some(self.number.clone());
         let token = self.desk.metrics.received(lane.as_ref(), priority);
-        place.send(Incoming { lane, job, history, waited_for, priority, earlier, receipt, token });
+        let tenure = tenure.clone();
+        place.send(Incoming {
+            lane,
+            job,
+            history,
+            waited_for,
+            priority,
+            earlier,
+            tenure,
+            receipt,
+            token,
+        });
     }
 
     /// Cancels, hands on what has come, and keeps the channel until all of it is settled.
@@ -221,13 +248,13 @@ impl LaneTask {
         let until = clock::monotonic() + QUIET_AT_MOST;
         while clock::monotonic() < until {
             let Ok(came) = tokio::time::timeout(QUIET, subscription.next()).await else { break };
-            if self.take(came, &subscription.hold).await.is_err() {
+            if self.take(came, subscription.claim()).await.is_err() {
                 // What has not begun must not go round as a second copy.
                 subscription.hold.end();
                 break;
             }
         }
-        let Subscription { channel, urgent, normal, hold, .. } = &mut subscription;
+        let Subscription { channel, urgent, normal, hold, tenure, .. } = &mut subscription;
         for consumer in [&*urgent, &*normal] {
             let cancelled =
                 channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
@@ -237,7 +264,7 @@ impl LaneTask {
         }
         for (consumer, priority) in [(urgent, Priority::Urgent), (normal, Priority::Normal)] {
             while let Some(Ok(delivery)) = consumer.next().await {
-                self.hand_on(delivery, priority, hold).await;
+                self.hand_on(delivery, priority, (hold, tenure)).await;
             }
         }
         subscription.hold.let_go(true);

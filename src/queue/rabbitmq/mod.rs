@@ -26,6 +26,7 @@ mod producer;
 mod publisher;
 mod receipt;
 mod suspect;
+mod tenures;
 pub mod topology;
 mod unrouted;
 
@@ -46,7 +47,7 @@ pub use suspect::{Marked, Touch};
 pub use topology::{Names, Topology, TopologySettings};
 
 use crate::metrics::Metrics;
-use crate::queue::Incoming;
+use crate::queue::{Holds, Incoming};
 use crate::wire::NumberId;
 use connection::Connector;
 use directory::Directory;
@@ -56,6 +57,7 @@ use receipt::Desk;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tenures::Tenures;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -125,6 +127,7 @@ pub struct RabbitQueue {
     abort: CancellationToken,
     state: watch::Receiver<BrokerState>,
     may_send: watch::Receiver<bool>,
+    holds: Holds,
     tasks: JoinSet<()>,
     /// Ends last: what is held is ours only while it is watched.
     watchdog: JoinSet<()>,
@@ -144,7 +147,7 @@ impl RabbitQueue {
         let names = Arc::new(Names::new(&settings.topology.prefix));
         let shared = Arc::new(Topology::shared(&names, &settings.topology));
         let [stop, close, abort] = [(); 3].map(|()| CancellationToken::new());
-        let fence = Fence::new();
+        let (fence, holds) = (Fence::new(), Holds::default());
         let mut watchdog = JoinSet::new();
         watchdog.spawn(fence.clone().watch());
         let (publisher, publishing) = Publisher::new(
@@ -166,6 +169,8 @@ impl RabbitQueue {
             max_lanes: settings.max_lanes,
             prefetch: settings.prefetch,
             max_held: settings.max_held,
+            tenures: Tenures::default(),
+            holds: holds.clone(),
             settings: settings.topology,
             desk: Desk {
                 publisher: publisher.clone(),
@@ -200,6 +205,7 @@ impl RabbitQueue {
             abort,
             state: watched,
             may_send: may_send_watched,
+            holds,
             tasks,
             watchdog,
         };
@@ -214,6 +220,11 @@ impl RabbitQueue {
     /// Whether a new send may start: false while its outcome could not be recorded.
     pub fn may_send(&self) -> watch::Receiver<bool> {
         self.may_send.clone()
+    }
+
+    /// Where the worker tells which numbers are to be left alone: their lanes are not consumed meanwhile.
+    pub fn holds(&self) -> Holds {
+        self.holds.clone()
     }
 
     /// The publishing side, for what else is to be published.
