@@ -60,6 +60,8 @@ pub enum PublishKind {
     DeadLetter,
     /// An entry of the control stream.
     Control,
+    /// A sign of life to the other workers, or an answer about this one.
+    Presence,
 }
 
 impl PublishKind {
@@ -72,6 +74,7 @@ impl PublishKind {
             PublishKind::Moved => "moved",
             PublishKind::DeadLetter => "dead-letter",
             PublishKind::Control => "control",
+            PublishKind::Presence => "presence",
         }
     }
 }
@@ -125,6 +128,7 @@ pub struct Metrics {
     priority_disagreements: IntCounterVec,
     broker_up: IntGauge,
     lanes_owned: IntGauge,
+    workers_seen: IntGauge,
     doubt_jobs: IntGauge,
     looks: IntCounterVec,
 }
@@ -194,6 +198,8 @@ impl Metrics {
             )?,
             broker_up: new.gauge("broker_up", "1 while both connections to RabbitMQ stand.")?,
             lanes_owned: new.gauge("lanes_owned", "Lanes that this worker consumes.")?,
+            workers_seen: new
+                .gauge("workers_seen", "Workers that share the lanes, this one included.")?,
             doubt_jobs: new
                 .gauge("doubt_jobs", "Jobs that may have been sent and wait to be looked for.")?,
             looks: new.counters(
@@ -320,6 +326,11 @@ impl Metrics {
     /// How many lanes this worker consumes.
     pub fn lanes_owned(&self, lanes: usize) {
         self.lanes_owned.set(i64::try_from(lanes).unwrap_or(i64::MAX));
+    }
+
+    /// How many workers share the lanes, as this one sees it; 0 while it is not among them.
+    pub fn workers_seen(&self, workers: usize) {
+        self.workers_seen.set(i64::try_from(workers).unwrap_or(i64::MAX));
     }
 }
 

@@ -20,6 +20,7 @@ mod ledger;
 mod limiter;
 mod nothing_twice;
 mod odd_bytes;
+mod presence;
 mod processes;
 mod provider_processes;
 mod provider_trouble;

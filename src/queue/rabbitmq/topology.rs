@@ -141,6 +141,22 @@ impl Names {
         Step::ALL.into_iter().any(|step| self.wait(step) == exchange)
     }
 
+    /// The exchange by which workers tell each other that they are here.
+    pub fn presence(&self) -> String {
+        format!("{}.presence", self.prefix)
+    }
+
+    /// A queue of one reader of that exchange. It goes with its connection.
+    pub fn presence_queue(&self, reader: u128) -> String {
+        format!("{}.presence.{reader:032x}", self.prefix)
+    }
+
+    /// Whether a queue is such a reader's.
+    pub fn is_presence_queue(&self, queue: &str) -> bool {
+        let reader = queue.strip_prefix(&self.presence()).and_then(|rest| rest.strip_prefix('.'));
+        reader.is_some_and(|reader| reader.len() == 32)
+    }
+
     /// The exchange that events go to, and the queue that keeps them.
     pub fn results(&self) -> String {
         format!("{}.results", self.prefix)
@@ -266,6 +282,7 @@ impl Topology {
             all.queue(names.wait(step), arguments);
             all.bind(names.wait(step), names.wait(step), "");
         }
+        all.exchange(names.presence(), Kind::Fanout, Vec::new());
         let mut results = quorum();
         let most = i64::try_from(settings.results_max_bytes).unwrap_or(i64::MAX);
         results.push(("x-message-ttl", millis(settings.results_keep)));
@@ -400,6 +417,7 @@ mod tests {
         exchange chakra.unrouted fanout
         exchange chakra.wait.1s fanout
             alternate-exchange=chakra.unrouted
+        exchange chakra.presence fanout
         exchange chakra.results topic
         queue chakra.unrouted
             x-queue-type=quorum
