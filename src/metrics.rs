@@ -109,6 +109,21 @@ pub enum Acknowledged {
     Lost,
 }
 
+/// Why a number does not send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseReason {
+    /// An operator said so.
+    Operator,
+}
+
+impl PauseReason {
+    fn name(self) -> &'static str {
+        match self {
+            PauseReason::Operator => "operator",
+        }
+    }
+}
+
 /// All metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -120,6 +135,7 @@ pub struct Metrics {
     wait_seconds: HistogramVec,
     lane_ready: IntGaugeVec,
     rate_limit: GaugeVec,
+    paused: IntGaugeVec,
     in_flight: IntGauge,
     brake: IntGauge,
     dead_letters: IntCounterVec,
@@ -170,6 +186,11 @@ impl Metrics {
                 "rate_limit",
                 "The pace of a number in jobs a second, and where it comes from.",
                 &["number", "source"],
+            )?,
+            paused: new.gauges(
+                "paused",
+                "1 while a number does not send, by why. No series where it may.",
+                &["number", "reason"],
             )?,
             in_flight: new.gauge("in_flight", "Requests under way.")?,
             brake: new.gauge(
@@ -280,6 +301,16 @@ impl Metrics {
     /// The pace of a number. `source` is a closed word of the limiter.
     pub fn rate_limit(&self, number: &NumberId, source: &'static str, per_second: f64) {
         self.rate_limit.with_label_values(&[number.as_str(), source]).set(per_second);
+    }
+
+    /// Whether a number is kept from sending, and why.
+    pub fn paused(&self, number: &NumberId, reason: PauseReason, on: bool) {
+        let labels = [number.as_str(), reason.name()];
+        match on {
+            true => self.paused.with_label_values(&labels).set(1),
+            // It is not there where it was never on.
+            false => drop(self.paused.remove_label_values(&labels)),
+        }
     }
 
     /// An original went to the dead letters.

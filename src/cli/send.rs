@@ -5,7 +5,7 @@ use crate::clock;
 use crate::config::Settings;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::queue::Holds;
+use crate::queue::Notices;
 use crate::queue::file::{FileQueue, OnResult, Results, Tally, beside};
 use crate::wire::{ResultEvent, Status};
 use crate::worker::Worker;
@@ -88,7 +88,7 @@ async fn send(
         ledger,
         Arc::clone(&metrics),
         may_send,
-        Holds::default(),
+        Notices::default(),
         drain,
     );
     worker.run(incoming).await;

@@ -72,7 +72,7 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
         ledger,
         Arc::clone(&metrics),
         queue.may_send(),
-        queue.holds(),
+        queue.notices(),
         drain.clone(),
     );
     let mut hall = JoinSet::new();

@@ -219,7 +219,12 @@ fn give_up(event: ResultEvent, failure: &Failure, history: History) -> Settlemen
     }
 }
 
-fn failed(job: &SendJob, history: &History, failure: &Failure, now: Timestamp) -> ResultEvent {
+pub(super) fn failed(
+    job: &SendJob,
+    history: &History,
+    failure: &Failure,
+    now: Timestamp,
+) -> ResultEvent {
     let error: ErrorBody = failure.to_body();
     ResultEvent { status: Status::Failed, error: Some(error), ..outcome(job, history, now) }
 }

@@ -3,6 +3,7 @@
 
 mod conclude;
 mod doubt;
+mod drop;
 mod failure;
 mod history;
 mod recall;
@@ -19,6 +20,7 @@ pub use doubt::{
     Doubt, DoubtPolicy, Match, Sighting, Strength, Verdict, in_doubt, judge, look_crowded,
     look_due, read_chat, sent_after,
 };
+pub use drop::{DROPPED, DropRule, MetadataFilter, dropped, drops};
 pub use failure::{Answer, Failure};
 pub use history::History;
 pub use recall::{Outcome, Past, Standing, recall};

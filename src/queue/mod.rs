@@ -2,15 +2,26 @@
 
 pub mod file;
 mod holds;
+mod operators;
 pub mod rabbitmq;
 mod tenure;
 
 pub use holds::{Holds, HoldsChanged};
+pub use operators::{OperatorPause, Operators, Orders};
 pub use tenure::Tenure;
 
 use crate::metrics::{Departure, Token};
 use crate::policy::{History, Reschedule, Settlement, Why};
 use crate::wire::{InvalidJob, NumberId, Priority, SendJob};
+
+/// What a queue and its worker tell each other beside the jobs.
+#[derive(Debug, Clone, Default)]
+pub struct Notices {
+    /// The worker's word: numbers to be left alone.
+    pub holds: Holds,
+    /// Operators' word.
+    pub operators: Operators,
+}
 
 /// One delivery of a job, in hand until its receipt is settled.
 #[derive(Debug)]

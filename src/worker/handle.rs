@@ -140,7 +140,8 @@ impl Hall {
         let delivery = delivery.insert(self.receive(job, incoming).await?);
         // A second delivery of a job waits here until the first one is settled, drain or not.
         place.first().await;
-        let history = self.recall(job, incoming, delivery).await?;
+        let (history, is_unsent) = self.recall(job, incoming, delivery).await?;
+        self.obey_operators(job, &history, is_unsent)?;
         self.wait_until_due(job, incoming, &history).await?;
         if delivery.identical_in_doubt(job) > 0 {
             let due = clock::wall() + IDENTICAL_WAITS;
@@ -170,6 +171,7 @@ impl Hall {
         if policy::is_expired(job, clock::wall()) {
             return Err(expired(job, &history));
         }
+        self.obey_operators(job, &history, is_unsent)?;
         match incoming.receipt.is_ours() {
             true => Ok((history, turn)),
             false => Err(Stopped::Void),
@@ -194,21 +196,39 @@ impl Hall {
         }
     }
 
-    /// The job's past, with what earlier deliveries of it left. One that may have been sent is looked
-    /// for first.
+    /// The job's past, with what earlier deliveries of it left, and whether it surely was not sent. One
+    /// that may have been is looked for first.
     async fn recall<R: Receipt>(
         &self,
         job: &SendJob,
         incoming: &Incoming<R>,
         delivery: &Delivery,
-    ) -> Result<History, Stopped> {
+    ) -> Result<(History, bool), Stopped> {
         let (history, earlier) = (&incoming.history, incoming.earlier);
         match policy::recall(job, history, earlier, delivery.past(), clock::wall()) {
-            Standing::Clear(history) => Ok(*history),
+            Standing::Clear(history) => Ok((*history, true)),
             Standing::Settled(settlement) => Err(Stopped::Settled(settlement)),
             Standing::Doubt(doubt, history) => {
-                self.resolve(job, incoming, delivery, doubt, *history).await
+                Ok((self.resolve(job, incoming, delivery, doubt, *history).await?, false))
             }
+        }
+    }
+
+    /// Ends a job that operators drop, unless it may have been sent: nobody could say that it failed. One
+    /// that lives waits elsewhere while its lane, although paused, is read for a drop.
+    fn obey_operators(
+        &self,
+        job: &SendJob,
+        history: &History,
+        is_unsent: bool,
+    ) -> Result<(), Stopped> {
+        let (operators, now) = (&self.notices.operators, clock::wall());
+        if is_unsent && let Some(rule) = operators.drop_of(job, history, now) {
+            return Err(Stopped::settled(policy::dropped(&rule, job, history, now)));
+        }
+        match operators.put_off(&job.phone_number_id, now) {
+            Some(due) => Err(Stopped::settled(policy::later(job, history, due, Why::Hold))),
+            None => Ok(()),
         }
     }
 

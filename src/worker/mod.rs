@@ -20,7 +20,7 @@ use crate::ledger::{Delivery, Ledger, LedgerError};
 use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
 use crate::metrics::Metrics;
 use crate::policy::{self, DoubtPolicy, Failure, Outcome, RetryPolicy, Settlement};
-use crate::queue::{Holds, Incoming, Receipt, SettleError};
+use crate::queue::{Incoming, Notices, Receipt, SettleError};
 use crate::wire::{Class, NumberId, Recipient, ResultEvent, SendJob};
 use account::Account;
 use futures_util::FutureExt;
@@ -74,7 +74,7 @@ struct Hall {
     doubt: DoubtPolicy,
     looking: Arc<Looking>,
     max_wait: Duration,
-    holds: Holds,
+    notices: Notices,
     drain: CancellationToken,
 }
 
@@ -96,8 +96,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// `may_send` is false while results could not be recorded. `holds` tells the queue which numbers
-    /// are left alone. `drain` is cancelled when the worker stops; what has not begun goes back when the
+    /// `may_send` is false while results could not be recorded. `notices` tell the queue which numbers
+    /// are left alone, and the worker what operators ordered. `drain` is cancelled when the worker stops; what has not begun goes back when the
     /// queue ends its tenure.
     pub fn new(
         settings: WorkerSettings,
@@ -105,7 +105,7 @@ impl Worker {
         ledger: Ledger,
         metrics: Arc<Metrics>,
         may_send: watch::Receiver<bool>,
-        holds: Holds,
+        notices: Notices,
         drain: CancellationToken,
     ) -> Worker {
         let (may_send_now, both_may_send) = watch::channel(false);
@@ -128,7 +128,7 @@ impl Worker {
             doubt: settings.doubt,
             looking: Arc::new(looking),
             max_wait: settings.max_wait,
-            holds,
+            notices,
             drain,
         };
         Worker {

@@ -86,7 +86,7 @@ async fn work(
         Ledger::in_memory(settings.ledger.bounds),
         metrics,
         queue.may_send(),
-        queue.holds(),
+        queue.notices(),
         drain.clone(),
     );
     let mut hall = JoinSet::new();

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::{self, NumberOverride, Settings};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::queue::Holds;
+use crate::queue::Notices;
 use crate::queue::file::{FileQueue, OnResult, Results};
 use crate::sandbox::{Sandbox, SandboxConfig};
 use crate::wire::{Event, NumberId, ResultEvent};
@@ -131,7 +131,7 @@ async fn through_memory(
         Ledger::in_memory(settings.ledger.bounds),
         metrics,
         may_send,
-        Holds::default(),
+        Notices::default(),
         stop,
     );
     worker.run(incoming).await;

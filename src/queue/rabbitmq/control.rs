@@ -1,56 +1,50 @@
-//! The durable record of the lanes: a stream that every worker reads from its first entry and then
-//! follows. What stands here is the set of lanes.
+//! The control stream: the durable record of lanes, pauses and drops, which every worker reads from its
+//! first entry and then follows. What an entry means is `record`'s.
 
 use super::connection::explain;
 use super::headers;
 use super::publisher::{Outgoing, PublishError, Publisher};
+use super::record::{Change, Entry, Record};
 use super::topology::Names;
+use crate::clock;
 use crate::metrics::PublishKind;
-use crate::wire::NumberId;
+use crate::policy;
 use futures_util::StreamExt;
-use jiff::Timestamp;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, Consumer};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use lapin::{BasicProperties, Channel, Connection, Consumer};
+use std::future::pending;
+use std::time::Duration;
 
 /// Entries on the way at once; a stream gives nothing without a bound.
 const PREFETCH: u16 = 500;
 
-/// One entry. Those of a later version are passed over.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "entry", rename_all = "kebab-case")]
-enum Entry {
-    /// From here on the number has a lane.
-    LaneMade { number: String, at: Timestamp },
-    /// Written by a reader, who has read all that stood before when it sees it.
-    Mark { by: String },
-    #[serde(other)]
-    Unknown,
-}
+/// The wall clock may be set: what ends by itself is looked for at least so often.
+const EXPIRY_LOOK: Duration = Duration::from_secs(1);
 
-/// Writes that a number has a lane, and returns when that is safe.
-pub(super) async fn record_lane(
+/// Writes an entry, and returns when that is safe.
+pub(super) async fn append(
     publisher: &Publisher,
     names: &Names,
-    number: &NumberId,
-    now: Timestamp,
+    entry: &Entry,
 ) -> Result<(), PublishError> {
-    append(publisher, names, &Entry::LaneMade { number: number.to_string(), at: now }).await
-}
-
-async fn append(publisher: &Publisher, names: &Names, entry: &Entry) -> Result<(), PublishError> {
-    let body = serde_json::to_vec(entry).unwrap_or_default();
     let outgoing = Outgoing {
         exchange: "".into(),
         routing_key: names.control().into(),
-        body: body.into(),
-        properties: headers::persistent().with_content_type("application/json".into()),
+        body: body(entry).into(),
+        properties: properties(),
         kind: PublishKind::Control,
     };
     publisher.until_taken(outgoing, None).await
+}
+
+pub(super) fn body(entry: &Entry) -> Vec<u8> {
+    serde_json::to_vec(entry).unwrap_or_default()
+}
+
+pub(super) fn properties() -> BasicProperties {
+    headers::persistent().with_content_type("application/json".into())
 }
 
 /// Why the stream cannot be read on.
@@ -70,8 +64,59 @@ impl From<PublishError> for ControlLost {
     }
 }
 
-/// A reader of the stream.
+/// The record, and what becomes of it.
 pub(super) struct Control {
+    reader: Reader,
+    record: Record,
+}
+
+impl Control {
+    /// Reads all that stands now.
+    pub(super) async fn open(
+        connection: &Connection,
+        publisher: &Publisher,
+        names: &Names,
+    ) -> Result<Control, ControlLost> {
+        let mut reader = Reader::open(connection, names).await?;
+        let mark = Reader::mark();
+        let marking = async { Ok(append(publisher, names, &mark).await?) };
+        let mut record = reader.read_up_to(&mark, marking).await?;
+        // What was over before is nothing new.
+        while record.expire(clock::wall()).is_some() {}
+        Ok(Control { reader, record })
+    }
+
+    /// As it stands.
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The next change, by an entry or by the passing of time. Cancelled, it is not lost.
+    pub(super) async fn next(&mut self) -> Result<Change, ControlLost> {
+        loop {
+            let now = clock::wall();
+            if let Some(change) = self.record.expire(now) {
+                return Ok(change);
+            }
+            let rest = self.record.next_expiry().map(|at| policy::rest(at, now).min(EXPIRY_LOOK));
+            let expiry = async {
+                match rest {
+                    Some(rest) => tokio::time::sleep(rest).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = expiry => {}
+                entry = self.reader.next() => if let Some(change) = self.record.apply(entry?) {
+                    return Ok(change);
+                }
+            }
+        }
+    }
+}
+
+/// A reader of the stream.
+pub(super) struct Reader {
     consumer: Consumer,
     /// Read and not yet looked at: what is cancelled loses no entry.
     read: Option<Delivery>,
@@ -79,13 +124,12 @@ pub(super) struct Control {
     _channel: Channel,
 }
 
-impl Control {
-    /// Reads all that stands now: the lanes, and a reader that goes on from there.
+impl Reader {
+    /// Begins with the first entry.
     pub(super) async fn open(
         connection: &Connection,
-        publisher: &Publisher,
         names: &Names,
-    ) -> Result<(Control, BTreeSet<NumberId>), ControlLost> {
+    ) -> Result<Reader, ControlLost> {
         let channel = connection.create_channel().await?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let mut from_first = FieldTable::default();
@@ -93,10 +137,22 @@ impl Control {
         let options = BasicConsumeOptions::default();
         let consumer =
             channel.basic_consume(names.control().into(), "".into(), options, from_first).await?;
-        let mut control = Control { consumer, read: None, _channel: channel };
-        let own = Entry::Mark { by: format!("{:032x}", fastrand::u128(..)) };
-        let mut lanes = BTreeSet::new();
-        let mut marking = std::pin::pin!(append(publisher, names, &own));
+        Ok(Reader { consumer, read: None, _channel: channel })
+    }
+
+    /// A mark that nobody else writes.
+    pub(super) fn mark() -> Entry {
+        Entry::Mark { by: format!("{:032x}", fastrand::u128(..)) }
+    }
+
+    /// All that stands before the mark, which `marking` writes.
+    pub(super) async fn read_up_to(
+        &mut self,
+        mark: &Entry,
+        marking: impl Future<Output = Result<(), ControlLost>>,
+    ) -> Result<Record, ControlLost> {
+        let mut record = Record::default();
+        let mut marking = std::pin::pin!(marking);
         let mut marked = false;
         loop {
             tokio::select! {
@@ -104,25 +160,16 @@ impl Control {
                     done?;
                     marked = true;
                 }
-                entry = control.entry() => match entry? {
-                    entry if entry == own => return Ok((control, lanes)),
-                    entry => lanes.extend(lane(&entry)),
+                entry = self.next() => match entry? {
+                    entry if entry == *mark => return Ok(record),
+                    entry => { record.apply(entry); }
                 }
             }
         }
     }
 
-    /// The next lane that somebody recorded. Cancelled, it is not lost.
-    pub(super) async fn next_lane(&mut self) -> Result<NumberId, ControlLost> {
-        loop {
-            if let Some(number) = lane(&self.entry().await?) {
-                return Ok(number);
-            }
-        }
-    }
-
     /// The next entry. Cancelled, it is not lost.
-    async fn entry(&mut self) -> Result<Entry, ControlLost> {
+    async fn next(&mut self) -> Result<Entry, ControlLost> {
         let delivery = match self.read.take() {
             Some(delivery) => delivery,
             None => match self.consumer.next().await {
@@ -133,34 +180,8 @@ impl Control {
         let delivery = self.read.insert(delivery);
         // For a stream an acknowledgement only asks for more.
         delivery.acker.ack(BasicAckOptions::default()).await?;
-        let entry = serde_json::from_slice(&delivery.data).unwrap_or(Entry::Unknown);
+        let entry = Entry::read(&delivery.data);
         self.read = None;
         Ok(entry)
-    }
-}
-
-fn lane(entry: &Entry) -> Option<NumberId> {
-    match entry {
-        Entry::LaneMade { number, .. } => NumberId::parse(number).ok(),
-        Entry::Mark { .. } | Entry::Unknown => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entry_is_json_with_its_kind() {
-        let made = Entry::LaneMade { number: "1027".into(), at: Timestamp::UNIX_EPOCH };
-        let json = serde_json::to_string(&made).unwrap();
-        assert_eq!(json, r#"{"entry":"lane-made","number":"1027","at":"1970-01-01T00:00:00Z"}"#);
-        assert_eq!(serde_json::from_str::<Entry>(&json).unwrap(), made);
-    }
-
-    #[test]
-    fn an_entry_of_a_later_version_is_passed_over() {
-        let later = r#"{"entry":"lane-gone","number":"1027","why":["x"]}"#;
-        assert_eq!(serde_json::from_str::<Entry>(later).unwrap(), Entry::Unknown);
     }
 }

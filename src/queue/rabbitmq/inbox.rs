@@ -2,13 +2,15 @@
 //! them all and the unrouted jobs, follow the record. When the connection goes, so does the epoch:
 //! nothing held from it is ours any more, and the next begins.
 
+use super::board::Board;
 use super::connection::{self, Connector, Pauses, explain};
-use super::control::{Control, record_lane};
+use super::control::{Control, append};
 use super::declare::{DeclareError, declare};
 use super::depth::{Shared, watch_queues};
 use super::directory::Directory;
 use super::lane::{LaneState, LaneTask, Orders};
 use super::receipt::{Desk, RabbitReceipt};
+use super::record::{Change, Entry};
 use super::tenures::Tenures;
 use super::topology::{Topology, TopologySettings};
 use super::unrouted::Unrouted;
@@ -75,6 +77,7 @@ pub(super) struct Inbox {
     pub(super) directory: Arc<Directory>,
     pub(super) tenures: Tenures,
     pub(super) holds: Holds,
+    pub(super) board: Board,
     pub(super) desk: Desk,
     /// Taken when no more jobs are to come.
     pub(super) out: Option<mpsc::Sender<Incoming<RabbitReceipt>>>,
@@ -236,8 +239,13 @@ impl Epoch {
         loop {
             tokio::select! {
                 () = inbox.stop.cancelled() => return End::Stopped,
-                lane = control.next_lane() => match lane {
-                    Ok(number) => self.open(inbox, &number),
+                change = control.next() => match change {
+                    Ok(Change::LaneMade(number)) => self.open(inbox, &number),
+                    // Served as long as this connection stands.
+                    Ok(Change::LaneGone(_)) => {}
+                    Ok(Change::Pause(_) | Change::Drop(_)) => {
+                        inbox.board.show(control.record(), clock::wall());
+                    }
                     Err(lost) => return End::Lost(lost.to_string()),
                 },
                 Some(request) = asking.recv() => self.ask(inbox, request),
@@ -255,9 +263,12 @@ impl Epoch {
         let Inbox { desk, settings, .. } = inbox;
         declare(&self.connection, &inbox.shared, settings.declare).await?;
         let lost = |error: &dyn std::error::Error| End::Lost(error.to_string());
-        let (control, mut lanes) = Control::open(&self.connection, &desk.publisher, &desk.names)
+        let control = Control::open(&self.connection, &desk.publisher, &desk.names)
             .await
             .map_err(|error| lost(&error))?;
+        // Before the first job comes.
+        inbox.board.show(control.record(), clock::wall());
+        let mut lanes = control.record().lanes().clone();
         let in_record = lanes.len();
         let new = inbox.numbers.iter().filter(|number| !lanes.contains(*number)).count();
         if in_record + new > inbox.max_lanes {
@@ -271,8 +282,8 @@ impl Epoch {
         }
         for number in &inbox.numbers {
             if lanes.insert(number.clone()) {
-                let now = clock::wall();
-                let recorded = record_lane(&desk.publisher, &desk.names, number, now).await;
+                let made = Entry::LaneMade { number: number.clone(), at: clock::wall() };
+                let recorded = append(&desk.publisher, &desk.names, &made).await;
                 recorded.map_err(|error| lost(&error))?;
             }
         }
@@ -345,7 +356,8 @@ impl Epoch {
         self.asked.insert(number.clone(), vec![made]);
         let desk = inbox.desk.clone();
         self.tasks.spawn(async move {
-            match record_lane(&desk.publisher, &desk.names, &number, clock::wall()).await {
+            let made = Entry::LaneMade { number, at: clock::wall() };
+            match append(&desk.publisher, &desk.names, &made).await {
                 Ok(()) => End::Stopped,
                 Err(error) => End::Lost(error.to_string()),
             }

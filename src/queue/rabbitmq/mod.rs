@@ -6,8 +6,10 @@
 //! Two connections, since an alarm of the broker blocks one that publishes. Each has its own
 //! reconnecting, with a new epoch; lapin's is off, because it hides that jobs went to others.
 
+mod board;
 mod cleanup;
 mod connection;
+mod console;
 mod control;
 mod dead_letters;
 mod declare;
@@ -30,6 +32,7 @@ mod publisher;
 mod receipt;
 mod share;
 mod signs;
+mod record;
 mod suspect;
 mod tenures;
 pub mod topology;
@@ -37,6 +40,7 @@ mod unrouted;
 
 pub use cleanup::delete_everything;
 pub use connection::{ConnectionSettings, TlsIdentity, TlsSettings};
+pub use console::{Console, Depth, Depths};
 pub use dead_letters::{Cut, DeadLetters, Pass, Replayer};
 pub use declare::DeclareError;
 pub use definitions::definitions;
@@ -52,12 +56,14 @@ pub use producer::{Producer, Taken};
 pub use publisher::{Outgoing, PublishError, Publisher, PublisherState};
 pub use receipt::RabbitReceipt;
 pub use share::share;
+pub use record::{LONGEST_DROP, MAX_REASON_CHARS, Record};
 pub use suspect::{Marked, Touch};
 pub use topology::{Names, Topology, TopologySettings};
 
 use crate::metrics::Metrics;
-use crate::queue::{Holds, Incoming};
+use crate::queue::{Incoming, Notices};
 use crate::wire::NumberId;
+use board::Board;
 use connection::Connector;
 use directory::Directory;
 use fence::Fence;
@@ -136,7 +142,7 @@ pub struct RabbitQueue {
     abort: CancellationToken,
     state: watch::Receiver<BrokerState>,
     may_send: watch::Receiver<bool>,
-    holds: Holds,
+    notices: Notices,
     tasks: JoinSet<()>,
     /// Ends last: what is held is ours only while it is watched.
     watchdog: JoinSet<()>,
@@ -149,14 +155,10 @@ impl RabbitQueue {
         metrics: Arc<Metrics>,
     ) -> Result<(RabbitQueue, mpsc::Receiver<Incoming<RabbitReceipt>>), String> {
         let connector = Connector::new(&settings.connection)?;
-        let prefix = settings.topology.prefix.as_str();
-        if !(1..=MAX_PREFIX_BYTES).contains(&prefix.len()) {
-            return Err(format!("rabbitmq.prefix must have 1 to {MAX_PREFIX_BYTES} bytes"));
-        }
-        let names = Arc::new(Names::new(&settings.topology.prefix));
+        let names = Arc::new(lawful_names(&settings.topology.prefix)?);
         let shared = Arc::new(Topology::shared(&names, &settings.topology));
         let [stop, close, abort] = [(); 3].map(|()| CancellationToken::new());
-        let (fence, holds) = (Fence::new(), Holds::default());
+        let (fence, notices) = (Fence::new(), Notices::default());
         let mut watchdog = JoinSet::new();
         watchdog.spawn(fence.clone().watch());
         let (publisher, publishing) = Publisher::new(
@@ -179,7 +181,8 @@ impl RabbitQueue {
             prefetch: settings.prefetch,
             max_held: settings.max_held,
             tenures: Tenures::default(),
-            holds: holds.clone(),
+            holds: notices.holds.clone(),
+            board: Board::new(notices.operators.clone(), Arc::clone(&metrics)),
             settings: settings.topology,
             desk: Desk {
                 publisher: publisher.clone(),
@@ -214,7 +217,7 @@ impl RabbitQueue {
             abort,
             state: watched,
             may_send: may_send_watched,
-            holds,
+            notices,
             tasks,
             watchdog,
         };
@@ -231,9 +234,10 @@ impl RabbitQueue {
         self.may_send.clone()
     }
 
-    /// Where the worker tells which numbers are to be left alone: their lanes are not consumed meanwhile.
-    pub fn holds(&self) -> Holds {
-        self.holds.clone()
+    /// What it and its worker tell each other beside the jobs: numbers that the worker leaves alone, whose
+    /// lanes are not consumed meanwhile; and what operators ordered.
+    pub fn notices(&self) -> Notices {
+        self.notices.clone()
     }
 
     /// The publishing side, for what else is to be published.
@@ -261,6 +265,13 @@ impl RabbitQueue {
             tasks.shutdown().await;
         }
         watchdog.shutdown().await;
+    }
+}
+
+fn lawful_names(prefix: &str) -> Result<Names, String> {
+    match (1..=MAX_PREFIX_BYTES).contains(&prefix.len()) {
+        true => Ok(Names::new(prefix)),
+        false => Err(format!("rabbitmq.prefix must have 1 to {MAX_PREFIX_BYTES} bytes")),
     }
 }
 

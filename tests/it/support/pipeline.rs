@@ -181,8 +181,15 @@ impl Pipeline {
         let drain = CancellationToken::new();
         let (client, may_send) = (self.world.client(), queue.may_send());
         let of_worker = Arc::clone(&metrics);
-        let worker =
-            Worker::new(worker, client, ledger, of_worker, may_send, queue.holds(), drain.clone());
+        let worker = Worker::new(
+            worker,
+            client,
+            ledger,
+            of_worker,
+            may_send,
+            queue.notices(),
+            drain.clone(),
+        );
         let mut hall = JoinSet::new();
         let (out, seen) = mpsc::channel(1);
         hall.spawn(watch_over(jobs, out, Arc::clone(&self.redelivered)));

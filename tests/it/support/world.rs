@@ -6,7 +6,7 @@ use chakra_sender::ledger::{Ledger, LedgerBounds};
 use chakra_sender::limiter::{Rate, Rates, RecipientLimit};
 use chakra_sender::metrics::Metrics;
 use chakra_sender::policy::{DoubtPolicy, RetryPolicy};
-use chakra_sender::queue::Holds;
+use chakra_sender::queue::Notices;
 use chakra_sender::queue::file::{FileQueue, OnResult, Results, Tally};
 use chakra_sender::sandbox::{Fault, Number, Sandbox, SandboxConfig};
 use chakra_sender::wire::{NumberId, OnDoubt, ResultEvent};
@@ -110,9 +110,17 @@ impl World {
         let (incoming, run) = queue.split();
         let (_always, may_send) = watch::channel(true);
         let (client, metrics) = (self.client(), Arc::clone(&self.metrics));
-        Worker::new(self.settings, client, ledger, metrics, may_send, Holds::default(), self.stop)
-            .run(incoming)
-            .await;
+        Worker::new(
+            self.settings,
+            client,
+            ledger,
+            metrics,
+            may_send,
+            Notices::default(),
+            self.stop,
+        )
+        .run(incoming)
+        .await;
         let tally = run.finish().await.unwrap();
         let results = std::mem::take(&mut *gathered.lock().unwrap());
         Sent { results, tally, sandbox: self.sandbox, metrics: self.metrics.render().unwrap() }
