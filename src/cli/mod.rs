@@ -1,7 +1,9 @@
 //! The command line: each command builds its parts, runs them and prints for a person. stdout is
 //! data, stderr is for people. Exit codes: 0 done, 1 failed, 2 usage or configuration.
 
+mod ask;
 mod check;
+mod columns;
 mod dead_letters;
 mod demo;
 mod enqueue;
@@ -138,6 +140,12 @@ fn settings(file: Option<&std::path::Path>) -> Result<Settings, ConfigError> {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     config::load(file, std::env::vars_os().filter_map(unicode))
+}
+
+/// A line for a person.
+#[expect(clippy::print_stderr, reason = "stderr is for people")]
+fn tell(line: std::fmt::Arguments<'_>) {
+    eprintln!("{line}");
 }
 
 /// One line for a person; a configuration error lists all its problems, one a line.

@@ -3,13 +3,14 @@
 
 use super::select::Selection;
 use super::{begin, finish, next, tell};
+use crate::cli::ask::{self, ask};
 use crate::cli::{End, Usage, progress};
 use crate::queue::rabbitmq::{DeadLetters, Pass};
 use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
@@ -27,12 +28,7 @@ pub(super) struct DiscardArguments {
 impl DiscardArguments {
     /// Without a terminal nobody can be asked.
     pub(super) fn check(&self) -> Result<(), Usage> {
-        match self.yes || (io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            true => Ok(()),
-            false => Err(Usage(
-                "discard drops letters for good: without a terminal it needs --yes".into(),
-            )),
-        }
+        ask::check(self.yes, "discard drops letters for good")
     }
 }
 
@@ -54,7 +50,7 @@ pub(super) async fn run(
         }
         bar.finish_and_clear();
         finish(pass, stop).await?;
-        if at_most > 0 && !ask(at_most, selection, stop).await? {
+        if at_most > 0 && !ask(&question(at_most, selection), stop).await? {
             tell(format_args!("nothing discarded"));
             return Ok(End::NotWell);
         }
@@ -96,28 +92,9 @@ async fn discard(
     Ok(())
 }
 
-/// False at anything but a clear yes, and when a signal comes first.
-async fn ask(count: u64, selection: &Selection, stop: &CancellationToken) -> anyhow::Result<bool> {
-    let question = question(count, selection);
-    write!(io::stderr().lock(), "{question}")?;
-    // On a thread of its own, which is left behind where nobody answers.
-    let answer = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        io::stdin().read_line(&mut line).map(|_| line)
-    });
-    match stop.run_until_cancelled(answer).await {
-        Some(line) => Ok(is_yes(&line.context("asking")??)),
-        None => Ok(false),
-    }
-}
-
 fn question(count: u64, selection: &Selection) -> String {
     let letters = if count == 1 { "letter" } else { "letters" };
-    format!("discard {count} dead {letters}{selection}? [y/N] ")
-}
-
-fn is_yes(line: &str) -> bool {
-    ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str())
+    format!("discard {count} dead {letters}{selection}?")
 }
 
 #[cfg(test)]
@@ -127,19 +104,17 @@ mod tests {
     use crate::wire::{Class, JobId};
 
     #[test]
-    fn the_question_says_what_goes_and_only_a_yes_is_one() {
+    fn the_question_says_what_goes() {
         let filters = Filters { class: Some(Class::Throttled), code: Some(130_429), number: None };
         let group = Selection { filters, ..Selection::default() };
         assert_eq!(
             question(12, &group),
-            "discard 12 dead letters of class throttled, code 130429? [y/N] "
+            "discard 12 dead letters of class throttled, code 130429?"
         );
         let id = vec![JobId::parse("order-1").unwrap()];
         let one = Selection { id, ..Selection::default() };
-        assert_eq!(question(1, &one), "discard 1 dead letter of job order-1? [y/N] ");
+        assert_eq!(question(1, &one), "discard 1 dead letter of job order-1?");
         let all = Selection { all: true, ..Selection::default() };
-        assert_eq!(question(2, &all), "discard 2 dead letters? [y/N] ");
-        assert!(["y\n", "Yes\n", " Y "].iter().all(|line| is_yes(line)));
-        assert!(["", "\n", "n\n", "yep\n"].iter().all(|line| !is_yes(line)));
+        assert_eq!(question(2, &all), "discard 2 dead letters?");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::select::Filters;
 use super::{begin, finish, next, tame, tell};
+use crate::cli::columns::columns;
 use crate::cli::{End, progress};
 use crate::queue::rabbitmq::{DeadLetters, Letter};
 use crate::wire::{Class, JobId, NumberId};
@@ -105,19 +106,7 @@ impl Groups {
         let head = ["letters", "class", "code", "number", "first", "last", "for example"];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(self.of.iter().map(|(key, group)| row(key, group)));
-        let widths: [usize; 7] = std::array::from_fn(|at| {
-            rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)
-        });
-        let mut table = String::new();
-        for row in rows {
-            let [count, rest @ .., example] = &row;
-            table += &format!("{count:>width$}", width = widths[0]);
-            for (cell, width) in rest.iter().zip(&widths[1..]) {
-                table += &format!("  {cell:width$}");
-            }
-            table += &format!("  {example}\n");
-        }
-        table
+        columns(&rows, [true, false, false, false, false, false, false])
     }
 }
 

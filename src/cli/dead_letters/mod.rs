@@ -8,7 +8,7 @@ mod replay;
 mod select;
 mod show;
 
-use super::{End, parts, under_signals};
+use super::{End, parts, tell, under_signals};
 use crate::config::Settings;
 use crate::queue::rabbitmq::{DeadLetters, Letter, Pass};
 use anyhow::Context;
@@ -86,12 +86,6 @@ async fn finish(pass: Pass<'_>, stop: &CancellationToken) -> anyhow::Result<bool
         tell(format_args!("not all letters were looked at: {cut}"));
     }
     Ok(cut.is_none() && !stop.is_cancelled())
-}
-
-/// A line for a person.
-#[expect(clippy::print_stderr, reason = "stderr is for people")]
-fn tell(line: std::fmt::Arguments<'_>) {
-    eprintln!("{line}");
 }
 
 /// Text of strangers on a terminal: nothing in it moves the cursor.
