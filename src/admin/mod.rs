@@ -1,5 +1,6 @@
-//! The HTTP listener for operators: is it alive, is it ready, what are its numbers. Changes nothing
-//! and needs no token; serves until it is told to stop, which is after the drain.
+//! The HTTP listener for operators: is it alive, is it ready, what does it count, how stands it with each
+//! phone number. Changes nothing and needs no token; serves until it is told to stop, which is after the
+//! drain.
 
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -37,6 +38,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The pause after a failed accept (no more file descriptors), which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
+/// The page `/numbers`, as it is when asked: who serves it does not know what stands there.
+pub type NumbersPage = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
 /// The listener, bound but not yet answering.
 #[derive(Debug)]
 pub struct Admin {
@@ -58,8 +62,14 @@ impl Admin {
     }
 
     /// Answers until `stop`, and then for as long as answers under way need, bounded.
-    pub async fn serve(self, metrics: Arc<Metrics>, readiness: Readiness, stop: CancellationToken) {
-        self.serve_routes(routes(metrics, readiness), HEADER_TIMEOUT, stop).await;
+    pub async fn serve(
+        self,
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+        numbers: NumbersPage,
+        stop: CancellationToken,
+    ) {
+        self.serve_routes(routes(metrics, readiness, numbers), HEADER_TIMEOUT, stop).await;
     }
 
     async fn serve_routes(self, routes: Router, header: Duration, stop: CancellationToken) {
@@ -85,11 +95,12 @@ impl Admin {
     }
 }
 
-fn routes(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
+fn routes(metrics: Arc<Metrics>, readiness: Readiness, numbers: NumbersPage) -> Router {
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready).with_state(readiness))
         .route("/metrics", get(render).with_state(metrics))
+        .route("/numbers", get(async move || json(&numbers())))
 }
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
@@ -108,6 +119,10 @@ async fn render(State(metrics): State<Arc<Metrics>>) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+fn json(page: &serde_json::Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], page.to_string()).into_response()
 }
 
 /// One connection, to its end.
@@ -150,7 +165,8 @@ mod tests {
             let metrics = Arc::new(Metrics::new().unwrap());
             let stop = CancellationToken::new();
             let mut serving = JoinSet::new();
-            let routes = routes(metrics, readiness.clone());
+            let numbers: NumbersPage = Arc::new(|| serde_json::json!([{ "number": "1027" }]));
+            let routes = routes(metrics, readiness.clone(), numbers);
             serving.spawn(admin.serve_routes(routes, header, stop.clone()));
             Listener { address, readiness, stop, serving }
         }
@@ -191,10 +207,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn numbers_come_as_json() {
+        let listener = Listener::start(HEADER_TIMEOUT).await;
+        let answer = listener.ask("GET /numbers").await;
+        assert!(answer.contains("content-type: application/json"), "{answer}");
+        assert!(answer.ends_with(r#"[{"number":"1027"}]"#), "{answer}");
+    }
+
+    #[tokio::test]
     async fn only_reading_is_possible() {
         let listener = Listener::start(HEADER_TIMEOUT).await;
         assert!(listener.ask("HEAD /livez").await.starts_with("HTTP/1.1 200"));
-        assert!(listener.ask("POST /livez").await.starts_with("HTTP/1.1 405"));
+        for path in ["/livez", "/numbers"] {
+            assert!(listener.ask(&format!("POST {path}")).await.starts_with("HTTP/1.1 405"));
+        }
         assert!(listener.ask("GET /jobs").await.starts_with("HTTP/1.1 404"));
     }
 

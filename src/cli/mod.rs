@@ -7,6 +7,7 @@ mod columns;
 mod dead_letters;
 mod demo;
 mod enqueue;
+mod numbers;
 mod parts;
 mod progress;
 mod results;
@@ -78,6 +79,7 @@ Examples:
   chakra-sender enqueue jobs.jsonl                      put jobs on RabbitMQ
   chakra-sender results                                 follow the results
   chakra-sender dead-letters list                       what was given up, and why
+  chakra-sender numbers list                            what waits, how fast it goes, what is paused
   chakra-sender send --jobs jobs.jsonl --results out.jsonl   the same with no broker";
 
 #[derive(Debug, Subcommand)]
@@ -94,6 +96,8 @@ enum Command {
     Results(results::ResultsArguments),
     /// Look at the jobs that were given up, send them again, or drop them
     DeadLetters(dead_letters::DeadLettersArguments),
+    /// See what waits for each number; pause one, resume it, drop its jobs
+    Numbers(numbers::NumbersArguments),
     /// Say what is in place and what to do about the rest
     Check(check::CheckArguments),
     /// A fake ChakraHQ on this machine, with faults
@@ -128,6 +132,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<End> {
         Command::Enqueue(arguments) => enqueue::run(arguments, settings()?).await,
         Command::Results(arguments) => results::run(arguments, settings()?).await,
         Command::DeadLetters(arguments) => dead_letters::run(arguments, settings()?).await,
+        Command::Numbers(arguments) => numbers::run(arguments, settings()?).await,
         Command::Check(arguments) => check::run(arguments, settings()?).await,
         Command::Sandbox(arguments) => sandbox::run(arguments).await,
         Command::Schema(arguments) => schema::run(&arguments),

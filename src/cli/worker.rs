@@ -1,8 +1,10 @@
 //! `worker`: the main job, from RabbitMQ until told to stop.
 
+use super::numbers::Page;
 use super::{End, parts, token, under_signals};
-use crate::admin::Admin;
+use crate::admin::{Admin, NumbersPage};
 use crate::chakra::Client;
+use crate::clock;
 use crate::config::{Accept as AcceptSetting, DRAIN_BEYOND_CALL, Settings};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -16,7 +18,7 @@ use crate::worker::{Worker, WorkerSettings};
 use anyhow::Context;
 use futures_util::FutureExt;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -50,7 +52,9 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
 async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<End> {
     let metrics = Arc::new(Metrics::new()?);
     let readiness = Readiness::new(&[RABBITMQ, LEDGER]);
-    let mut services = Services::start(&settings, &metrics, &readiness).await?;
+    let known = Arc::default();
+    let mut services =
+        Services::start(&settings, &metrics, &readiness, numbers_page(&known)).await?;
     let client = parts::client(&settings)?;
     let ledger = parts::ledger(&settings)?;
     services.show_trouble(&ledger, readiness.clone());
@@ -75,6 +79,7 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
         queue.notices(),
         drain.clone(),
     );
+    known.get_or_init(|| Page::new(worker.views(), queue.notices().operators));
     let mut hall = JoinSet::new();
     hall.spawn(worker.run(incoming));
     tracing::info!(prefix = settings.rabbitmq.prefix, "started");
@@ -218,6 +223,17 @@ fn ask(client: &Client, settings: &Settings) -> AskForNumbers {
     })
 }
 
+/// What the worker knows of its numbers, once it is there; the listener answers before.
+type Known = Arc<OnceLock<Page>>;
+
+fn numbers_page(known: &Known) -> NumbersPage {
+    let known = Arc::clone(known);
+    Arc::new(move || match known.get() {
+        Some(page) => page.to_json(clock::wall()),
+        None => serde_json::json!([]),
+    })
+}
+
 /// What serves operators beside the hall.
 struct Services {
     tasks: JoinSet<()>,
@@ -229,13 +245,15 @@ impl Services {
         settings: &Settings,
         metrics: &Arc<Metrics>,
         readiness: &Readiness,
+        numbers: NumbersPage,
     ) -> anyhow::Result<Services> {
         let mut services = Services { tasks: JoinSet::new(), stop: CancellationToken::new() };
         if let Some(listen) = settings.admin.listen {
             let admin =
                 Admin::bind(listen).await.with_context(|| format!("admin.listen = {listen}"))?;
             tracing::info!(address = %admin.local_addr(), "the admin listener");
-            let serve = admin.serve(Arc::clone(metrics), readiness.clone(), services.stop.clone());
+            let (metrics, readiness) = (Arc::clone(metrics), readiness.clone());
+            let serve = admin.serve(metrics, readiness, numbers, services.stop.clone());
             services.tasks.spawn(serve);
         }
         Ok(services)

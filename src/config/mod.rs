@@ -16,6 +16,7 @@ pub use settings::{
     LanesSettings, LedgerSettings, LimitsSettings, LogSettings, NumberOverride, NumbersSettings,
     PaceSettings, RabbitmqSettings, RecipientSettings, ResultsSettings, Settings, WorkerSettings,
 };
+pub use units::{duration, show_duration};
 
 use config::{Config, Environment, File, FileFormat, Map, Source, Value};
 use jiff::civil::{Date, date};

@@ -10,7 +10,7 @@ const DURATIONS: [(&str, u64); 5] =
 const SIZES: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
 /// Reads a whole number and one unit.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     amount(text, &DURATIONS).map(Duration::from_millis)
 }
 
@@ -20,7 +20,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// Writes a duration in the greatest unit that it fills.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     show(millis, &DURATIONS).unwrap_or_else(|| "0s".into())
 }

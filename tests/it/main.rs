@@ -19,6 +19,7 @@ mod file_mode;
 mod ledger;
 mod limiter;
 mod nothing_twice;
+mod numbers;
 mod odd_bytes;
 mod presence;
 mod processes;
