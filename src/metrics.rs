@@ -298,6 +298,14 @@ impl Metrics {
         self.lane_ready.with_label_values(&[number.as_str(), priority.name()]).set(jobs.into());
     }
 
+    /// Its jobs are counted by another worker now.
+    pub fn lane_left(&self, number: &NumberId) {
+        for priority in [Priority::Urgent, Priority::Normal] {
+            // Not counted yet.
+            let _none = self.lane_ready.remove_label_values(&[number.as_str(), priority.name()]);
+        }
+    }
+
     /// The pace of a number. `source` is a closed word of the limiter.
     pub fn rate_limit(&self, number: &NumberId, source: &'static str, per_second: f64) {
         self.rate_limit.with_label_values(&[number.as_str(), source]).set(per_second);

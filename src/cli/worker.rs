@@ -65,8 +65,11 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
         services.stop().await;
         return Ok(End::Done);
     };
-    let rabbit =
-        RabbitSettings { touch: parts::touch(&ledger), ..rabbit(&settings, &client, numbers)? };
+    let rabbit = RabbitSettings {
+        touch: parts::touch(&ledger),
+        report: numbers_page(&known),
+        ..rabbit(&settings, &client, numbers)?
+    };
     let (queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
     services.show(&queue, readiness.clone());
@@ -202,6 +205,7 @@ fn rabbit(
         accept,
         max_lanes: settings.numbers.max_lanes,
         touch: Touch::unmarked(),
+        report: Arc::new(|| serde_json::Value::Null),
     })
 }
 

@@ -11,7 +11,7 @@ pub(super) use page::Page;
 
 use super::{End, parts, under_signals};
 use crate::config::Settings;
-use crate::queue::rabbitmq::{Console, MAX_REASON_CHARS};
+use crate::queue::rabbitmq::{Console, MAX_REASON_CHARS, PATIENCE, gather};
 use crate::wire::NumberId;
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -46,9 +46,12 @@ pub(super) async fn run(arguments: NumbersArguments, settings: Settings) -> anyh
     let stop = CancellationToken::new();
     let work = async {
         match &arguments.command {
-            // Workers cannot be asked through the broker: each has its own page.
             NumbersCommand::List(arguments) => {
-                list::run(arguments, &mut console, async || Ok(Answers::default())).await
+                let ask = async || {
+                    let gathered = gather(&connection, prefix, PATIENCE).await?;
+                    Ok(Answers { pages: gathered.reports, silent: gathered.silent.len() })
+                };
+                list::run(arguments, &mut console, ask).await
             }
             NumbersCommand::Pause(arguments) => pause::run(arguments, &mut console).await,
             NumbersCommand::Resume(arguments) => resume::run(arguments, &mut console).await,

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -53,14 +54,14 @@ pub(super) async fn watch_queues(
     connection: &Connection,
     desk: &Desk,
     shared: &Shared,
-    numbers: watch::Receiver<Vec<NumberId>>,
+    numbers: watch::Receiver<BTreeSet<NumberId>>,
 ) -> String {
     let mut channel = None;
     loop {
         if let Err(reason) = shared.look(connection).await {
             return reason;
         }
-        let round: Vec<NumberId> = numbers.borrow().clone();
+        let round = numbers.borrow().clone();
         let share = u32::try_from(round.len()).unwrap_or(u32::MAX).max(1);
         for number in &round {
             for priority in [Priority::Normal, Priority::Urgent] {

@@ -17,7 +17,8 @@ use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Connection, Consumer};
-use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -35,9 +36,12 @@ const HEEDED: Duration = Duration::from_millis(500);
 /// What a lane's task is told.
 #[derive(Clone)]
 pub(super) struct Orders {
-    /// Take no more: cancel, hand on what has come, keep the channel.
+    /// The process stops: what has not begun goes back at once.
     pub(super) stop: CancellationToken,
-    /// All is settled: close the channel.
+    /// The lane is another worker's, or stands: take no more, cancel, hand on what has come, keep the
+    /// channel until it is settled. Comes with `stop` too.
+    pub(super) leave: CancellationToken,
+    /// Nothing more will be settled: close the channel.
     pub(super) close: CancellationToken,
     /// Lanes that are opened at once.
     pub(super) opening: Arc<Semaphore>,
@@ -68,26 +72,26 @@ pub(super) struct LaneTask {
     pub(super) state: watch::Sender<LaneState>,
 }
 
+/// The two consumers of a lane, and the time for which they are ours.
 struct Subscription {
     channel: Channel,
     urgent: Consumer,
     normal: Consumer,
-    hold: Arc<Hold>,
     dropped: mpsc::Receiver<Acker>,
     tenure: Tenure,
+    /// Ends the tenure when it is time to give back what has not begun.
+    over: CancellationToken,
+    _ends: EndsWith,
 }
 
-impl Subscription {
-    /// What each of its deliveries is ours by.
-    fn claim(&self) -> (&Arc<Hold>, &Tenure) {
-        (&self.hold, &self.tenure)
-    }
-}
+/// However a subscription ends: the broker has given back what was held by then.
+struct EndsWith(Weak<Hold>);
 
-impl Drop for Subscription {
-    /// However it ends: the broker has given back what was held.
+impl Drop for EndsWith {
     fn drop(&mut self) {
-        self.hold.end();
+        if let Some(hold) = self.0.upgrade() {
+            hold.end();
+        }
     }
 }
 
@@ -115,20 +119,20 @@ impl LaneTask {
     /// cannot be worked with, if so.
     pub(super) async fn run(self) -> Option<String> {
         let mut pauses = Pauses::default();
-        while self.connection.status().connected() && !self.orders.stop.is_cancelled() {
+        while self.connection.status().connected() && !self.orders.leave.is_cancelled() {
             let reason = match self.subscribe().await {
-                Ok(mut subscription) => {
+                Ok((mut subscription, hold)) => {
                     let began = clock::monotonic();
-                    let lost = self.serve(&mut subscription).await;
+                    let lost = self.serve(&mut subscription, &hold).await;
                     if began.elapsed() >= LONGEST_PAUSE {
                         pauses.reset();
                     }
                     let Some(reason) = lost else {
-                        self.finish(subscription).await;
+                        self.hand_over(subscription, hold).await;
                         return None;
                     };
                     // At once: the broker may have given it to somebody before it told us.
-                    subscription.hold.end();
+                    hold.end();
                     // Gone already, as a rule; if not, the broker takes back what we hold.
                     let _gone = subscription.channel.close(CLOSED_NORMALLY, "lost".into()).await;
                     reason
@@ -141,12 +145,12 @@ impl LaneTask {
             self.state.send_replace(LaneState::Down);
             tracing::warn!(number = %self.number, %reason, "not consuming this lane");
             let pause = tokio::time::sleep(pauses.next(fastrand::f64()));
-            let _stopped = self.orders.stop.run_until_cancelled(pause).await;
+            let _left = self.orders.leave.run_until_cancelled(pause).await;
         }
         None
     }
 
-    async fn subscribe(&self) -> Result<Subscription, DeclareError> {
+    async fn subscribe(&self) -> Result<(Subscription, Arc<Hold>), DeclareError> {
         // Never closed: it lives as long as its lanes.
         let _turn = self.orders.opening.acquire().await;
         declare(&self.connection, &self.topology, self.create).await?;
@@ -157,7 +161,7 @@ impl LaneTask {
         Ok(subscription)
     }
 
-    async fn consume(&self) -> lapin::Result<Subscription> {
+    async fn consume(&self) -> lapin::Result<(Subscription, Arc<Hold>)> {
         let channel = self.connection.create_channel().await?;
         // For each consumer, and fixed from here on: a later one has no effect.
         channel.basic_qos(self.prefetch, BasicQosOptions { global: false }).await?;
@@ -168,21 +172,23 @@ impl LaneTask {
         };
         // First: what comes after a standstill is ours, what came before it is not.
         let (hold, dropped) = Hold::new(&self.desk.fence, self.prefetch.saturating_mul(2));
-        let tenure = self.tenures.begin(self.orders.stop.child_token());
+        let over = self.orders.stop.child_token();
+        let tenure = self.tenures.begin(over.clone());
         let urgent = consume(Priority::Urgent).await?;
         let normal = consume(Priority::Normal).await?;
-        Ok(Subscription { channel, urgent, normal, hold, dropped, tenure })
+        let _ends = EndsWith(Arc::downgrade(&hold));
+        Ok((Subscription { channel, urgent, normal, dropped, tenure, over, _ends }, hold))
     }
 
     /// Hands deliveries on. Returns why the subscription was lost; none when told to stop.
-    async fn serve(&self, subscription: &mut Subscription) -> Option<String> {
+    async fn serve(&self, subscription: &mut Subscription, hold: &Arc<Hold>) -> Option<String> {
         loop {
             let came = tokio::select! {
                 biased;
-                () = self.orders.stop.cancelled() => return None,
+                () = self.orders.leave.cancelled() => return None,
                 came = subscription.next() => came,
             };
-            if let Err(lost) = self.take(came, subscription.claim()).await {
+            if let Err(lost) = self.take(came, (hold, &subscription.tenure)).await {
                 return Some(lost);
             }
         }
@@ -238,23 +244,24 @@ impl LaneTask {
         });
     }
 
-    /// Cancels, hands on what has come, and keeps the channel until all of it is settled.
+    /// Cancels, has what has not begun given back, and keeps the channel until all of it is settled.
     ///
     /// What is on its way when a consumer is cancelled finds nobody and is delivered again later. So
     /// nothing is acknowledged for a moment: the prefetch fills up, the broker stops delivering, and
-    /// once it is quiet nothing is on its way.
-    async fn finish(self, mut subscription: Subscription) {
-        subscription.hold.let_go(false);
+    /// once it is quiet nothing is on its way. Until then the lane goes on, unless the process stops.
+    async fn hand_over(self, mut subscription: Subscription, hold: Arc<Hold>) {
+        hold.let_go(false);
         let until = clock::monotonic() + QUIET_AT_MOST;
         while clock::monotonic() < until {
             let Ok(came) = tokio::time::timeout(QUIET, subscription.next()).await else { break };
-            if self.take(came, subscription.claim()).await.is_err() {
+            if self.take(came, (&hold, &subscription.tenure)).await.is_err() {
                 // What has not begun must not go round as a second copy.
-                subscription.hold.end();
+                hold.end();
                 break;
             }
         }
-        let Subscription { channel, urgent, normal, hold, tenure, .. } = &mut subscription;
+        subscription.over.cancel();
+        let Subscription { channel, urgent, normal, tenure, .. } = &mut subscription;
         for consumer in [&*urgent, &*normal] {
             let cancelled =
                 channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
@@ -264,18 +271,32 @@ impl LaneTask {
         }
         for (consumer, priority) in [(urgent, Priority::Urgent), (normal, Priority::Normal)] {
             while let Some(Ok(delivery)) = consumer.next().await {
-                self.hand_on(delivery, priority, (hold, tenure)).await;
+                self.hand_on(delivery, priority, (&hold, tenure)).await;
             }
         }
-        subscription.hold.let_go(true);
+        hold.let_go(true);
+        // No more jobs come from this lane, and nobody waits for it.
         let LaneTask { out, orders, state, .. } = self;
-        // Nobody waits for this lane any more, and no more jobs come from it.
         drop((out, state));
-        orders.close.cancelled().await;
-        if subscription.hold.has_let_go() {
-            tokio::time::sleep(HEEDED).await;
-        }
+        settle(&orders, &mut subscription, hold).await;
         let _gone = subscription.channel.close(CLOSED_NORMALLY, "done".into()).await;
+    }
+}
+
+/// Waits until each delivery of a lane that was left is settled, or until none will be any more.
+async fn settle(orders: &Orders, subscription: &mut Subscription, hold: Arc<Hold>) {
+    let has_let_go = hold.has_let_go();
+    // From here on only receipts keep it: when the last one goes, `dropped` ends.
+    drop(hold);
+    let dropped = &mut subscription.dropped;
+    let all = async {
+        while let Some(acker) = dropped.recv().await {
+            give_back(&acker).await;
+        }
+    };
+    let _all = orders.close.run_until_cancelled(all).await;
+    if has_let_go.load(SeqCst) {
+        tokio::time::sleep(HEEDED).await;
     }
 }
 

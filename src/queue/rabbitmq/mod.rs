@@ -6,6 +6,7 @@
 //! Two connections, since an alarm of the broker blocks one that publishes. Each has its own
 //! reconnecting, with a new epoch; lapin's is off, because it hides that jobs went to others.
 
+mod assignment;
 mod board;
 mod cleanup;
 mod connection;
@@ -17,6 +18,7 @@ mod decode;
 mod definitions;
 mod depth;
 mod directory;
+mod epoch;
 mod fence;
 mod follower;
 mod gather;
@@ -26,13 +28,14 @@ mod inspect;
 mod lane;
 mod letter;
 mod members;
+mod opened;
 mod presence;
 mod producer;
 mod publisher;
 mod receipt;
+mod record;
 mod share;
 mod signs;
-mod record;
 mod suspect;
 mod tenures;
 pub mod topology;
@@ -55,8 +58,8 @@ pub use presence::{Presence, PresenceLost, ReportOf};
 pub use producer::{Producer, Taken};
 pub use publisher::{Outgoing, PublishError, Publisher, PublisherState};
 pub use receipt::RabbitReceipt;
-pub use share::share;
 pub use record::{LONGEST_DROP, MAX_REASON_CHARS, Record};
+pub use share::share;
 pub use suspect::{Marked, Touch};
 pub use topology::{Names, Topology, TopologySettings};
 
@@ -105,6 +108,8 @@ pub struct RabbitSettings {
     pub max_held: usize,
     /// Marks what may end the worker while it is read.
     pub touch: Touch,
+    /// What this worker says of itself to who asks all of them.
+    pub report: ReportOf,
 }
 
 impl fmt::Debug for RabbitSettings {
@@ -180,6 +185,8 @@ impl RabbitQueue {
             max_lanes: settings.max_lanes,
             prefetch: settings.prefetch,
             max_held: settings.max_held,
+            me: Identity::new(WorkerId::new(fastrand::u128(..))),
+            report: settings.report,
             tenures: Tenures::default(),
             holds: notices.holds.clone(),
             board: Board::new(notices.operators.clone(), Arc::clone(&metrics)),

@@ -40,8 +40,8 @@ pub(super) struct Hold {
     fence: (Fence, Generation),
     /// Whether deliveries are acknowledged right now.
     letting_go: watch::Sender<bool>,
-    /// Something was acknowledged.
-    let_go: AtomicBool,
+    /// Something was acknowledged. It outlives the hold.
+    let_go: Arc<AtomicBool>,
     dropped: mpsc::Sender<Acker>,
 }
 
@@ -54,7 +54,7 @@ impl Hold {
             over: CancellationToken::new(),
             fence: (fence.clone(), fence.generation()),
             letting_go: watch::Sender::new(true),
-            let_go: AtomicBool::new(false),
+            let_go: Arc::default(),
             dropped,
         };
         (Arc::new(hold), back)
@@ -78,9 +78,9 @@ impl Hold {
         self.letting_go.send_replace(now);
     }
 
-    /// Whether anything was acknowledged.
-    pub(super) fn has_let_go(&self) -> bool {
-        self.let_go.load(SeqCst)
+    /// Whether anything has been acknowledged, also once the hold is gone.
+    pub(super) fn has_let_go(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.let_go)
     }
 
     async fn wait_to_let_go(&self) {

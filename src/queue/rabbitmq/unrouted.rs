@@ -21,7 +21,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -49,7 +49,7 @@ pub(super) struct Unrouted {
     /// Told of a job that found no queue behind a wait exchange.
     pub(super) astray: Arc<Notify>,
     /// Those that have a lane.
-    pub(super) numbers: watch::Receiver<Vec<NumberId>>,
+    pub(super) numbers: watch::Receiver<BTreeSet<NumberId>>,
 }
 
 /// What becomes of a job without a lane.

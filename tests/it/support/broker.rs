@@ -97,6 +97,7 @@ impl Broker {
             numbers: Vec::new(),
             accept: Accept::Any,
             touch: Touch::unmarked(),
+            report: Arc::new(|| serde_json::Value::Null),
             max_lanes: 10,
             prefetch: Arc::new(|_| 10),
             max_held: 1_000,

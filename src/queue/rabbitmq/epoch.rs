@@ -1,0 +1,441 @@
+//! One connection's life: declare, read which lanes there are and who is here, consume our share of the
+//! lanes and the unrouted jobs, follow all of it. Loud; which lanes are to be open is `assignment`'s to
+//! say. When the connection goes, so does the epoch: nothing held from it is ours any more.
+
+use super::assignment::{Hindrance, SETTLES_AFTER, Stand, stand};
+use super::connection::Pauses;
+use super::control::{Control, append};
+use super::declare::{DeclareError, declare};
+use super::depth::{Shared, watch_queues};
+use super::inbox::{End, Inbox, InboxState, LaneRequest, NoLane};
+use super::members::WorkerId;
+use super::opened::Opened;
+use super::presence::Presence;
+use super::record::{Entry, Record};
+use super::share::share;
+use super::topology::Topology;
+use super::unrouted::Unrouted;
+use crate::clock;
+use crate::policy;
+use crate::wire::NumberId;
+use jiff::Timestamp;
+use lapin::Connection;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Requests for lanes on their way here.
+const REQUESTS: usize = 16;
+
+/// With nothing happening, the lanes are looked over so often: their pace may have outgrown their prefetch.
+const LOOK_OVER: Duration = Duration::from_secs(30);
+
+/// Who waits for a lane, and whether its queues are being declared.
+#[derive(Default)]
+struct Asked {
+    waiting: Vec<oneshot::Sender<Result<(), NoLane>>>,
+    declaring: bool,
+}
+
+/// What a task of an epoch came to.
+pub(super) enum Step {
+    /// It has ended, and with it the epoch where it did not end by order.
+    Ended(End),
+    /// The queues of this lane stand, or could not be declared.
+    Stands(NumberId, Result<(), DeclareError>),
+}
+
+/// One connection's life.
+pub(super) struct Epoch {
+    connection: Arc<Connection>,
+    opened: Opened,
+    /// Those that were here when the shares were computed last.
+    workers: BTreeSet<WorkerId>,
+    /// Our share of the lanes, consumed or not.
+    assigned: watch::Sender<BTreeSet<NumberId>>,
+    /// Those of them that are not consumed for now, and whose queues were declared.
+    shut: HashSet<NumberId>,
+    /// All lanes of the record.
+    recorded: watch::Sender<BTreeSet<NumberId>>,
+    /// Waiting for lanes that are being recorded or declared.
+    asked: HashMap<NumberId, Asked>,
+    /// When the view is settled, unless something changes before.
+    settles_at: Option<Instant>,
+    tasks: JoinSet<Step>,
+}
+
+impl Epoch {
+    pub(super) fn new(
+        connection: &Arc<Connection>,
+        stop: &CancellationToken,
+        close: CancellationToken,
+    ) -> Epoch {
+        Epoch {
+            connection: Arc::clone(connection),
+            opened: Opened::new(connection, stop, close),
+            workers: BTreeSet::new(),
+            assigned: watch::Sender::default(),
+            shut: HashSet::new(),
+            recorded: watch::Sender::default(),
+            asked: HashMap::new(),
+            settles_at: None,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Until told to stop, or until it cannot go on.
+    pub(super) async fn work(&mut self, inbox: &Inbox, pauses: &mut Pauses) -> End {
+        let (mut control, mut presence) =
+            match inbox.stop.run_until_cancelled(self.begin(inbox)).await {
+                None => return End::Stopped,
+                Some(Err(end)) => return end,
+                Some(Ok(begun)) => begun,
+            };
+        pauses.reset();
+        inbox.state.send_replace(InboxState::Up);
+        let end = self.follow(inbox, &mut control, &mut presence).await;
+        if let End::Stopped = end {
+            // Before anything is handed back: the others are ready when it comes.
+            presence.leave().await;
+        }
+        end
+    }
+
+    /// The lanes keep their channels until what they handed on is settled.
+    pub(super) async fn finish(&mut self) {
+        // Who still waits for a lane gets none.
+        self.asked.clear();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Ends everything that is left.
+    pub(super) async fn end(mut self) {
+        self.tasks.shutdown().await;
+    }
+
+    /// Declares what all share, learns who is here, and opens our share of the lanes.
+    async fn begin(&mut self, inbox: &Inbox) -> Result<(Control, Presence), End> {
+        let Inbox { desk, settings, .. } = inbox;
+        inbox.tenures.unsettle();
+        declare(&self.connection, &inbox.shared, settings.declare).await?;
+        let lost = |error: &dyn std::error::Error| End::Lost(error.to_string());
+        let mut control = Control::open(&self.connection, &desk.publisher, &desk.names)
+            .await
+            .map_err(|error| lost(&error))?;
+        // Before the first job comes.
+        inbox.board.show(control.record(), clock::wall());
+        record_own(inbox, &mut control).await?;
+        let presence = Presence::join(
+            &self.connection,
+            &desk.publisher,
+            &desk.names,
+            &inbox.me,
+            Arc::clone(&inbox.report),
+        )
+        .await
+        .map_err(|error| lost(&error))?;
+        self.changed(inbox, &control, &presence);
+        self.look_over(inbox, &control);
+        self.opened.all_tried().await;
+        Ok((control, presence))
+    }
+
+    async fn follow(
+        &mut self,
+        inbox: &Inbox,
+        control: &mut Control,
+        presence: &mut Presence,
+    ) -> End {
+        let mut asking = self.serve_beside(inbox);
+        let mut holds = inbox.holds.watch();
+        let mut look_again = clock::monotonic();
+        loop {
+            let looks = tokio::select! {
+                biased;
+                () = inbox.stop.cancelled() => return End::Stopped,
+                change = control.next() => match change {
+                    Ok(_) => {
+                        inbox.board.show(control.record(), clock::wall());
+                        Ok(true)
+                    }
+                    Err(lost) => Err(End::Lost(lost.to_string())),
+                },
+                seen = presence.changed() => match seen {
+                    Ok(()) => Ok(true),
+                    Err(lost) => Err(End::Lost(lost.to_string())),
+                },
+                Some(()) = holds.next() => Ok(true),
+                () = tokio::time::sleep_until(look_again) => Ok(true),
+                Some(step) = self.tasks.join_next() => self.step(step).map(|()| false),
+                Some(request) = asking.recv() => {
+                    self.ask(inbox, request);
+                    Ok(false)
+                }
+            };
+            match looks {
+                Ok(true) => {
+                    self.changed(inbox, control, presence);
+                    look_again = self.look_over(inbox, control);
+                }
+                Ok(false) => {}
+                Err(end) => return end,
+            }
+        }
+    }
+
+    fn step(&mut self, step: Result<Step, JoinError>) -> Result<(), End> {
+        match step {
+            Ok(Step::Ended(End::Stopped)) => Ok(()),
+            Ok(Step::Ended(end)) => Err(end),
+            Ok(Step::Stands(number, stands)) => self.stands(&number, stands),
+            Err(panic) => Err(End::Lost(format!("a defect of the worker: {panic}"))),
+        }
+    }
+
+    /// Workers or lanes changed: who has which lane is computed anew.
+    fn changed(&mut self, inbox: &Inbox, control: &Control, presence: &Presence) {
+        let (lanes, workers) = (control.record().lanes(), presence.workers());
+        if *self.recorded.borrow() != *lanes || self.workers != *workers {
+            inbox.tenures.unsettle();
+            self.settles_at = Some(clock::monotonic() + SETTLES_AFTER);
+            self.workers.clone_from(workers);
+            inbox.desk.metrics.workers_seen(workers.len());
+            self.recorded.send_replace(lanes.clone());
+            self.assign(inbox, share(inbox.me.id(), workers, lanes));
+        }
+        let recorded: Vec<NumberId> =
+            self.asked.keys().filter(|number| lanes.contains(*number)).cloned().collect();
+        for number in recorded {
+            self.declare_asked(inbox, &number);
+        }
+    }
+
+    fn assign(&mut self, inbox: &Inbox, ours: BTreeSet<NumberId>) {
+        let before = self.assigned.send_replace(ours.clone());
+        if before == ours {
+            return;
+        }
+        self.shut.retain(|number| ours.contains(number));
+        for left in before.difference(&ours) {
+            inbox.desk.metrics.lane_left(left);
+        }
+        let (lanes, workers) = (self.recorded.borrow().len(), self.workers.len());
+        tracing::info!(ours = ours.len(), lanes, workers, "this worker's share of the lanes");
+        inbox.desk.metrics.lanes_owned(ours.len());
+    }
+
+    /// Opens what is ours and may go, leaves the rest. Returns when to look again.
+    fn look_over(&mut self, inbox: &Inbox, control: &Control) -> Instant {
+        let (now, wall) = (clock::monotonic(), clock::wall());
+        if self.settles_at.is_some_and(|at| at <= now) {
+            self.settles_at = None;
+            inbox.tenures.settle();
+        }
+        let mut next = (now + LOOK_OVER).min(self.settles_at.unwrap_or(now + LOOK_OVER));
+        let ours = self.assigned.borrow().clone();
+        let left: Vec<NumberId> =
+            self.opened.numbers().filter(|number| !ours.contains(*number)).cloned().collect();
+        for number in &left {
+            self.opened.leave(number);
+        }
+        for number in &ours {
+            let hindrance = hindrance(inbox, control.record(), number, (now, wall));
+            match stand(hindrance, self.opened.has(number), now) {
+                Stand::Shut(until) => {
+                    next = next.min(until);
+                    self.opened.leave(number);
+                    // Nobody consumes it, but its jobs are to find it.
+                    if inbox.settings.declare && self.shut.insert(number.clone()) {
+                        self.declare(inbox, number, true);
+                    }
+                }
+                Stand::Open => {
+                    if self.opened.is_outgrown(inbox, number) {
+                        self.opened.leave(number);
+                    }
+                    self.shut.remove(number);
+                    self.open(inbox, number);
+                }
+            }
+        }
+        next
+    }
+
+    fn open(&mut self, inbox: &Inbox, number: &NumberId) {
+        if self.opened.has(number) {
+            return;
+        }
+        let Some(lane) = self.opened.open(inbox, number) else { return };
+        self.tasks.spawn(async move {
+            Step::Ended(match lane.run().await {
+                Some(unfit) => End::Broken(unfit),
+                None => End::Stopped,
+            })
+        });
+    }
+
+    /// What is served beside the lanes: jobs without one, and the counting of what waits. Returns what
+    /// is asked for.
+    fn serve_beside(&mut self, inbox: &Inbox) -> mpsc::Receiver<LaneRequest> {
+        let (requests, asking) = mpsc::channel(REQUESTS);
+        let astray = Arc::new(Notify::new());
+        let unrouted = Unrouted {
+            desk: inbox.desk.clone(),
+            directory: Arc::clone(&inbox.directory),
+            lanes: requests,
+            numbers: self.recorded.subscribe(),
+            astray: Arc::clone(&astray),
+        };
+        let (connection, stop) = (Arc::clone(&self.connection), inbox.stop.clone());
+        self.tasks.spawn(async move {
+            Step::Ended(match unrouted.run(connection, stop).await {
+                Some(reason) => End::Lost(reason),
+                None => End::Stopped,
+            })
+        });
+        let (connection, desk) = (Arc::clone(&self.connection), inbox.desk.clone());
+        let (numbers, stop) = (self.assigned.subscribe(), inbox.stop.clone());
+        let (topology, create) = (Arc::clone(&inbox.shared), inbox.settings.declare);
+        let shared = Shared { topology, create, astray };
+        self.tasks.spawn(async move {
+            let watching = watch_queues(&connection, &desk, &shared, numbers);
+            let ended = stop.run_until_cancelled(watching).await;
+            Step::Ended(ended.map_or(End::Stopped, End::Lost))
+        });
+        asking
+    }
+
+    /// Only the record makes a lane: it is written there, and opened by its owner when it is read from
+    /// there. Who asks waits until its queues stand.
+    fn ask(&mut self, inbox: &Inbox, LaneRequest { number, made }: LaneRequest) {
+        if let Some(asked) = self.asked.get_mut(&number) {
+            asked.waiting.retain(|made| !made.is_closed());
+            return asked.waiting.push(made);
+        }
+        if self.recorded.borrow().contains(&number) {
+            self.asked.insert(number.clone(), Asked { waiting: vec![made], declaring: false });
+            return self.declare_asked(inbox, &number);
+        }
+        if let Some(reason) = self.refusal(inbox) {
+            // Who asked may be gone.
+            let _nobody = made.send(Err(NoLane(reason.into())));
+            return;
+        }
+        self.asked.insert(number.clone(), Asked { waiting: vec![made], declaring: false });
+        let desk = inbox.desk.clone();
+        self.tasks.spawn(async move {
+            let made = Entry::LaneMade { number, at: clock::wall() };
+            match append(&desk.publisher, &desk.names, &made).await {
+                Ok(()) => Step::Ended(End::Stopped),
+                Err(error) => Step::Ended(End::Lost(error.to_string())),
+            }
+        });
+    }
+
+    /// Why no lane is made for one more number.
+    fn refusal(&self, inbox: &Inbox) -> Option<&'static str> {
+        let recorded = self.recorded.borrow();
+        let coming = self.asked.keys().filter(|number| !recorded.contains(*number)).count();
+        match recorded.len() + coming >= inbox.max_lanes {
+            true => Some("its number would need one more lane than numbers.max_lanes allows"),
+            false if !inbox.settings.declare => {
+                Some("its number has no lane, and rabbitmq.declare is false")
+            }
+            false => None,
+        }
+    }
+
+    /// Finds out whether the queues of a recorded lane stand. Many who ask at the same time cost one look.
+    ///
+    /// Only the lane's owner makes them: made again too soon after somebody deleted them, RabbitMQ (3.10)
+    /// forgets to tell the consumer of the deleted ones, and nobody would ever consume the new ones.
+    fn declare_asked(&mut self, inbox: &Inbox, number: &NumberId) {
+        let Some(asked) = self.asked.get_mut(number) else { return };
+        if std::mem::replace(&mut asked.declaring, true) {
+            return;
+        }
+        if let Some(open) = self.opened.when_open(number) {
+            let number = number.clone();
+            let gone = || DeclareError::Interrupted("the lane went elsewhere".into());
+            self.tasks.spawn(async move {
+                let open = open.await;
+                Step::Stands(number, open.ok_or_else(gone))
+            });
+            return;
+        }
+        let create = inbox.settings.declare && self.assigned.borrow().contains(number);
+        self.declare(inbox, number, create);
+    }
+
+    fn declare(&mut self, inbox: &Inbox, number: &NumberId, create: bool) {
+        let topology = Topology::lane(&inbox.desk.names, &inbox.settings, number);
+        let (connection, number) = (Arc::clone(&self.connection), number.clone());
+        self.tasks.spawn(async move {
+            let declared = declare(&connection, &topology, create).await;
+            Step::Stands(number, declared)
+        });
+    }
+
+    fn stands(&mut self, number: &NumberId, stands: Result<(), DeclareError>) -> Result<(), End> {
+        let asked = self.asked.remove(number).unwrap_or_default();
+        match stands {
+            Ok(()) => {
+                for made in asked.waiting {
+                    let _nobody = made.send(Ok(()));
+                }
+                Ok(())
+            }
+            Err(DeclareError::Unfit(reason)) => Err(End::Broken(reason)),
+            // Whoever waits comes again.
+            Err(error @ (DeclareError::Interrupted(_) | DeclareError::Missing(_))) => {
+                tracing::warn!(%number, %error, "the queues of this lane do not stand");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Records the lanes that are to be there from the start, and reads on until they stand in the record.
+async fn record_own(inbox: &Inbox, control: &mut Control) -> Result<(), End> {
+    let (desk, max_lanes) = (&inbox.desk, inbox.max_lanes);
+    let recorded = control.record().lanes();
+    let new: Vec<NumberId> =
+        inbox.numbers.iter().filter(|number| !recorded.contains(*number)).cloned().collect();
+    let in_record = recorded.len();
+    if in_record + new.len() > max_lanes {
+        let new = new.len();
+        tracing::warn!(in_record, new, max_lanes, "more lanes than numbers.max_lanes: all served");
+    }
+    for number in &new {
+        let made = Entry::LaneMade { number: number.clone(), at: clock::wall() };
+        let recorded = append(&desk.publisher, &desk.names, &made).await;
+        recorded.map_err(|error| End::Lost(error.to_string()))?;
+    }
+    while !new.iter().all(|number| control.record().lanes().contains(number)) {
+        control.next().await.map_err(|error| End::Lost(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// What keeps a lane from being consumed.
+fn hindrance(
+    inbox: &Inbox,
+    record: &Record,
+    number: &NumberId,
+    (now, wall): (Instant, Timestamp),
+) -> Hindrance {
+    let paused = record.paused(number, wall).map(|pause| match pause.until {
+        // Until somebody resumes it, as far as this look goes.
+        None => now + 2 * LOOK_OVER,
+        Some(until) => now + policy::rest(until, wall),
+    });
+    Hindrance {
+        held_until: inbox.holds.until(number, now),
+        paused_until: paused,
+        is_dropping: record.is_dropping(number, wall),
+    }
+}
