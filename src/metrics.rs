@@ -2,15 +2,18 @@
 //! Callers name events; label values are closed enums or phone number IDs, never phone numbers.
 
 mod conservation;
+mod paces;
 
 pub use conservation::{Balance, Departure, Token};
+pub use paces::PauseReason;
 
 use crate::policy::{Answer, Sighting};
 use crate::wire::{Class, NumberId, Priority, Status};
 use conservation::Conservation;
+use paces::Paces;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use std::time::Duration;
 
@@ -109,21 +112,6 @@ pub enum Acknowledged {
     Lost,
 }
 
-/// Why a number does not send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PauseReason {
-    /// An operator said so.
-    Operator,
-}
-
-impl PauseReason {
-    fn name(self) -> &'static str {
-        match self {
-            PauseReason::Operator => "operator",
-        }
-    }
-}
-
 /// All metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -134,8 +122,7 @@ pub struct Metrics {
     send_seconds: Histogram,
     wait_seconds: HistogramVec,
     lane_ready: IntGaugeVec,
-    rate_limit: GaugeVec,
-    paused: IntGaugeVec,
+    paces: Paces,
     in_flight: IntGauge,
     brake: IntGauge,
     dead_letters: IntCounterVec,
@@ -182,16 +169,7 @@ impl Metrics {
                 "Jobs ready in the broker's queue of a lane, not yet with a worker.",
                 &["number", "priority"],
             )?,
-            rate_limit: new.float_gauges(
-                "rate_limit",
-                "The pace of a number in jobs a second, and where it comes from.",
-                &["number", "source"],
-            )?,
-            paused: new.gauges(
-                "paused",
-                "1 while a number does not send, by why. No series where it may.",
-                &["number", "reason"],
-            )?,
+            paces: Paces::new(NAMESPACE, &new.0)?,
             in_flight: new.gauge("in_flight", "Requests under way.")?,
             brake: new.gauge(
                 "brake",
@@ -306,19 +284,14 @@ impl Metrics {
         }
     }
 
-    /// The pace of a number. `source` is a closed word of the limiter.
+    /// The pace of a number, in place of what it was. `source` is a closed word of the limiter.
     pub fn rate_limit(&self, number: &NumberId, source: &'static str, per_second: f64) {
-        self.rate_limit.with_label_values(&[number.as_str(), source]).set(per_second);
+        self.paces.rate(number, source, per_second);
     }
 
-    /// Whether a number is kept from sending, and why.
-    pub fn paused(&self, number: &NumberId, reason: PauseReason, on: bool) {
-        let labels = [number.as_str(), reason.name()];
-        match on {
-            true => self.paused.with_label_values(&labels).set(1),
-            // It is not there where it was never on.
-            false => drop(self.paused.remove_label_values(&labels)),
-        }
+    /// Whether a number is paused for this reason.
+    pub fn paused(&self, number: &NumberId, reason: PauseReason, is_paused: bool) {
+        self.paces.paused(number, reason, is_paused);
     }
 
     /// An original went to the dead letters.
@@ -430,15 +403,6 @@ impl Declare {
         labels: &[&str],
     ) -> Result<IntGaugeVec, prometheus::Error> {
         self.add(IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
-    }
-
-    fn float_gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<GaugeVec, prometheus::Error> {
-        self.add(GaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
     }
 
     fn histogram(

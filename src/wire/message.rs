@@ -29,6 +29,15 @@ pub enum Kind {
     Receipt,
 }
 
+/// Which template a message uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template<'m> {
+    /// Its name.
+    pub name: Cow<'m, str>,
+    /// The code of its language, such as `en_US`.
+    pub language: Cow<'m, str>,
+}
+
 /// A checked message object.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -78,6 +87,32 @@ impl Message {
         let fields: BTreeMap<Cow<'_, str>, &RawValue> =
             serde_json::from_str(self.raw.text()).ok()?;
         fields.get(kind.as_str()).map(|content| content.get())
+    }
+
+    /// Whether it uses a template.
+    pub fn has_template(&self) -> bool {
+        matches!(&self.kind, Kind::Message(kind) if kind == "template")
+    }
+
+    /// The template that it uses; none for any other type.
+    pub fn template(&self) -> Option<Template<'_>> {
+        #[derive(serde::Deserialize)]
+        struct Content<'m> {
+            #[serde(borrow)]
+            name: Cow<'m, str>,
+            #[serde(borrow)]
+            language: Language<'m>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Language<'m> {
+            #[serde(borrow)]
+            code: Cow<'m, str>,
+        }
+        if !self.has_template() {
+            return None;
+        }
+        let Content { name, language } = serde_json::from_str(self.content()?).ok()?;
+        Some(Template { name, language: language.code })
     }
 
     /// Whether its recipient's number is written with its country code for sure: with a plus.

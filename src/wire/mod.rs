@@ -13,6 +13,6 @@ mod schema;
 pub use event::{Class, ErrorBody, Event, ResultEvent, Scope, Status, StatusEvent};
 pub use ids::{JobId, NumberId, Recipient};
 pub use job::{InvalidJob, MAX_BODY_BYTES, OnDoubt, Priority, SendJob};
-pub use message::{Kind, Message};
+pub use message::{Kind, Message, Template};
 pub use raw::RawJson;
 pub use schema::{event_schema, job_schema};

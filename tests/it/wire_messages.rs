@@ -244,6 +244,16 @@ fn a_receipt_has_no_recipient_and_a_user_id_is_one() {
     assert_eq!(both.recipient().unwrap().key(), "919901258433");
 }
 
+#[test]
+fn a_template_has_a_name_and_a_language_and_other_types_have_none() {
+    let fields = r#""type":"template","template":{"components":[],"language":{"code":"en_US"},"name":"sa\u006ce"}"#;
+    let message_object = parse(&message(fields)).unwrap();
+    let template = message_object.template().unwrap();
+    assert_eq!((&*template.name, &*template.language), ("sale", "en_US"));
+    let text = parse(&message(r#""text":{"body":"x"}"#)).unwrap();
+    assert_eq!(text.template(), None);
+}
+
 fn space() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["", " ", "\n\t", "\r\n  "])
 }
