@@ -309,8 +309,8 @@ mod tests {
 
     #[test]
     fn a_wait_is_the_longer_of_the_hint_and_the_table() {
-        for (hint, expected) in [("1", 4), ("30", 30), ("86400", 3600)] {
-            let mut throttled = reply(429, r#"{"_errors":["(#131056) Pair"]}"#);
+        for (hint, expected) in [("1", 60), ("90", 90), ("86400", 3600)] {
+            let mut throttled = reply(429, r#"{"_errors":["(#131057) Maintenance"]}"#);
             if let Exchange::Answered(reply) = &mut throttled {
                 reply.retry_after.push(hint.into());
             }

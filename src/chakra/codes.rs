@@ -42,6 +42,11 @@ pub(super) fn find(code: u32) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.codes.contains(&code))
 }
 
+/// Whether a code says that Meta works on the number. Such a refusal tells nothing of its pace.
+pub fn is_maintenance(code: u32) -> bool {
+    matches!(code, 131_057 | 2_494_100)
+}
+
 /// What a status means that came without a code. A status that leaves open whether the request was
 /// processed is ambiguous.
 pub(super) fn by_status(status: u16) -> Verdict {
@@ -93,8 +98,8 @@ const RETRY_BOUNDED: Verdict = Verdict { max_attempts: Some(BOUNDED), ..RETRY };
 /// It may have been sent.
 pub(super) const DOUBT: Verdict = of(Class::Ambiguous, Scope::Message);
 const DEFER_TEMPLATE: Verdict = after(10 * MINUTE, of(Class::Unavailable, Scope::Template));
-/// Meta asks for 4^X seconds; the first step is here, the growth is `retry.factor`.
-const SLOW_PAIR: Verdict = after(4, of(Class::Throttled, Scope::Recipient));
+/// Meta asks for 4^X seconds, X from 0: the growth is the pair's (`limiter::Recipients`).
+const SLOW_PAIR: Verdict = of(Class::Throttled, Scope::Recipient);
 const SLOW_NUMBER: Verdict = of(Class::Throttled, Scope::Number);
 const SLOW_ACCOUNT: Verdict = of(Class::Throttled, Scope::Account);
 /// "Up to a minute" by Meta.
@@ -253,7 +258,7 @@ mod tests {
         131052          refused     message   -     -  media of the user cannot be fetched
         131053          refused     message   -     -  media sent cannot be processed
         131055          refused     message   -     -  method not allowed
-        131056          throttled   recipient 4s    -  too many messages from this number to this recipient
+        131056          throttled   recipient -     -  too many messages from this number to this recipient
         131057          throttled   number    60s   -  account in maintenance, often a throughput upgrade
         131063          refused     message   -     -  marketing templates switched off on Cloud API
         131064          blocked     account   3600s -  account limited for template classification violations

@@ -70,6 +70,16 @@ pub enum Wait {
     ForProbe,
 }
 
+impl Wait {
+    /// Until when nothing goes, as far as is known.
+    pub fn moment(self, now: Instant) -> Instant {
+        match self {
+            Wait::Until(until) => until,
+            Wait::ForProbe => now,
+        }
+    }
+}
+
 /// What the end of a request did to the brake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {

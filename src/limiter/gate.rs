@@ -52,12 +52,46 @@ impl Rate {
         self.burst.get()
     }
 
+    /// This rate, but not faster than so many a second. The burst shrinks with it, to 2 at least where
+    /// it was so much.
+    pub(super) fn at_most(self, per_second: f64) -> Rate {
+        if per_second >= self.per_second {
+            return self;
+        }
+        let per_second = per_second.max(*RATES.start()).min(self.per_second);
+        let burst = f64::from(self.burst.get()) * per_second / self.per_second;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not above the burst"
+        )]
+        let burst = (burst as u32).max(MIN_DEFAULT_BURST);
+        let burst = NonZeroU32::new(burst).map_or(self.burst, |burst| burst.min(self.burst));
+        Rate { per_second, burst }
+    }
+
+    /// What two may have that share this rate and know nothing of each other: in no sliding second do
+    /// both together pass more than this rate + burst. (Below one job a second with a burst of 1 they
+    /// can meet, each with one.)
+    pub(super) fn half(self) -> Rate {
+        let half = self.per_second / 2.0;
+        match NonZeroU32::new(self.burst.get() / 2) {
+            Some(burst) => Rate { per_second: half, burst },
+            // Each passes whole jobs: without this two times 9 of 17.5 a second would be one too many.
+            None => {
+                let whole = f64::midpoint(self.per_second, 1.0).floor();
+                let per_second = if whole < 1.0 { half } else { half.min(whole) };
+                Rate { per_second, burst: NonZeroU32::MIN }
+            }
+        }
+    }
+
     /// Rounded up to whole nanoseconds: never faster than the rate.
     fn interval(self) -> Duration {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "from 1e3 to 1e10 in the range of rates"
+            reason = "from 1e3 to 2e10 in the range of rates and their halves"
         )]
         Duration::from_nanos((1e9 / self.per_second).ceil() as u64)
     }
@@ -85,49 +119,30 @@ pub struct Gate {
     rate: Rate,
     bucket: Bucket,
     start: Instant,
-    held_until: Option<Instant>,
 }
 
 impl Gate {
     /// A gate whose first job passes one interval after `now`.
     pub fn new(rate: Rate, now: Instant) -> Gate {
         let bucket = Bucket::with_next(rate.quota(), rate.interval());
-        Gate { rate, bucket, start: now, held_until: None }
+        Gate { rate, bucket, start: now }
     }
 
     /// One job passes now, or the error says when to ask again. Others may be faster then.
     pub fn pass(&mut self, now: Instant) -> Result<(), Instant> {
-        match self.held_until {
-            Some(until) if now < until => Err(until),
-            _ => self
-                .bucket
-                .take(self.rate.quota(), self.since_start(now))
-                .map_err(|at| self.start + at),
-        }
+        let taken = self.bucket.take(self.rate.quota(), self.since_start(now));
+        taken.map_err(|at| self.start + at)
     }
 
     /// When the next job could pass, as far as is known now: `now` or later. Takes nothing.
     pub fn free_at(&self, now: Instant) -> Instant {
-        let next = self.start + self.bucket.next(self.rate.quota());
-        self.held_until.map_or(now, |until| until.max(now)).max(next)
+        now.max(self.start + self.bucket.next(self.rate.quota()))
     }
 
-    /// When one job may pass: the next free moment after all promised before. The promise stands,
-    /// and a later hold does not move it.
+    /// When one job may pass: the next free moment after all promised before. The promise stands.
     pub fn reserve(&mut self, now: Instant) -> Instant {
-        let from = self.held_until.map_or(now, |until| until.max(now));
-        let at = self.bucket.reserve(self.rate.quota(), self.since_start(from));
-        from.max(self.start + at)
-    }
-
-    /// Nothing passes before `until`. It never shortens a hold.
-    pub fn hold(&mut self, until: Instant) {
-        self.held_until = self.held_until.max(Some(until));
-    }
-
-    /// The end of the latest hold, which may be past.
-    pub fn held_until(&self) -> Option<Instant> {
-        self.held_until
+        let at = self.bucket.reserve(self.rate.quota(), self.since_start(now));
+        now.max(self.start + at)
     }
 
     /// The rate that it keeps.

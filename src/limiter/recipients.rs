@@ -1,7 +1,9 @@
 //! The pair limit: how fast one number may write to one recipient. Meta lets one message through in
-//! 6 s and bursts of up to 45, which borrow from the future; over it is code 131056.
+//! 6 s and bursts of up to 45, which borrow from the future; over it is code 131056, after which the
+//! pair waits (`setbacks`).
 
 use super::bucket::Bucket;
+use super::setbacks::Setbacks;
 use crate::wire::{NumberId, Recipient};
 use governor::Quota;
 use std::collections::HashMap;
@@ -67,7 +69,7 @@ impl Default for RecipientLimit {
 }
 
 /// The gates of all (number, recipient) pairs, each full at first. At most `capacity` pairs are
-/// remembered, in under 40 bytes each.
+/// remembered, in under 40 bytes each, and a few that were refused.
 #[derive(Debug)]
 pub struct Recipients {
     limit: Option<RecipientLimit>,
@@ -75,6 +77,7 @@ pub struct Recipients {
     /// By the hash of the pair, so that no phone number stays in memory. Two of a million pairs share
     /// a bucket with a chance of 1 in 37 million; they would wait for each other, nothing worse.
     buckets: HashMap<u64, Bucket>,
+    setbacks: Setbacks,
     hasher: RandomState,
     start: Option<Instant>,
     sweep_above: usize,
@@ -83,12 +86,13 @@ pub struct Recipients {
 }
 
 impl Recipients {
-    /// No limit, no gate. `capacity` bounds the memory.
+    /// No limit, no gate: then a pair waits only after a refusal. `capacity` bounds the memory.
     pub fn new(limit: Option<RecipientLimit>, capacity: usize) -> Recipients {
         Recipients {
             limit,
             capacity,
             buckets: HashMap::new(),
+            setbacks: Setbacks::default(),
             hasher: RandomState::new(),
             start: None,
             sweep_above: MIN_SWEEP.min(capacity),
@@ -100,22 +104,63 @@ impl Recipients {
     /// When this job may go: the next free moment of its pair after all promised before. Not after
     /// `now` means at once. A pair that finds no room passes at once too: Meta then refuses it.
     pub fn reserve(&mut self, number: &NumberId, recipient: &Recipient, now: Instant) -> Instant {
-        let Some(limit) = self.limit else { return now };
-        let start = *self.start.get_or_insert(now);
-        let since_start = now.saturating_duration_since(start);
+        if self.limit.is_none() && self.setbacks.is_empty() {
+            return now;
+        }
+        let pair = self.pair(number, recipient);
+        let (start, since_start) = self.since_start(now);
+        let from = self.setbacks.until(pair, since_start).unwrap_or(since_start);
+        let Some(limit) = self.limit else { return start + from };
         self.make_room(limit, since_start);
 
         let full = self.buckets.len() >= self.capacity;
-        let pair = self.hasher.hash_one((number, recipient));
         let bucket = match self.buckets.get_mut(&pair) {
             Some(bucket) => bucket,
             None if full => {
                 self.ungated += 1;
-                return now;
+                return start + from;
             }
             None => self.buckets.entry(pair).or_default(),
         };
-        start + bucket.reserve(limit.quota(), since_start)
+        start + bucket.reserve(limit.quota(), from)
+    }
+
+    /// Whether the pair waits after a refusal: then no earlier promise holds.
+    pub fn is_set_back(&mut self, number: &NumberId, recipient: &Recipient, now: Instant) -> bool {
+        if self.setbacks.is_empty() {
+            return false;
+        }
+        let (_, since_start) = self.since_start(now);
+        self.setbacks.until(self.pair(number, recipient), since_start).is_some()
+    }
+
+    /// The pair was refused. Returns how long it waits now, not less than the service asked for.
+    pub fn refused(
+        &mut self,
+        number: &NumberId,
+        recipient: &Recipient,
+        asked: Option<Duration>,
+        now: Instant,
+    ) -> Duration {
+        let (_, since_start) = self.since_start(now);
+        let pair = self.pair(number, recipient);
+        self.setbacks.refused(pair, asked.unwrap_or_default(), since_start)
+    }
+
+    /// A message was accepted: the pair is refused no more.
+    pub fn accepted(&mut self, number: &NumberId, recipient: &Recipient) {
+        if !self.setbacks.is_empty() {
+            self.setbacks.accepted(self.pair(number, recipient));
+        }
+    }
+
+    fn pair(&self, number: &NumberId, recipient: &Recipient) -> u64 {
+        self.hasher.hash_one((number, recipient))
+    }
+
+    fn since_start(&mut self, now: Instant) -> (Instant, Duration) {
+        let start = *self.start.get_or_insert(now);
+        (start, now.saturating_duration_since(start))
     }
 
     /// Jobs that passed without a gate because there was no room.

@@ -15,7 +15,9 @@
 
 use super::doubt::in_doubt;
 use super::{Answer, Doubt, Failure, History, RetryPolicy};
-use crate::wire::{Class, ErrorBody, InvalidJob, JobId, NumberId, ResultEvent, SendJob, Status};
+use crate::wire::{
+    Class, ErrorBody, InvalidJob, JobId, NumberId, ResultEvent, Scope, SendJob, Status,
+};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -130,7 +132,13 @@ pub fn conclude(
         Class::Throttled | Class::Blocked => {
             history.free_attempts = history.free_attempts.saturating_add(1);
             let blocked = (failure.class == Class::Blocked).then_some(BLOCKED_WAIT);
-            (retry.jittered(history.free_attempts, failure.wait.or(blocked), chance), true)
+            let delay = match (failure.scope, failure.wait) {
+                // The pair's own wait, which all its jobs keep and which grows with its refusals: this
+                // one must not come back after the others.
+                (Scope::Recipient, Some(wait)) => wait,
+                (_, wait) => retry.jittered(history.free_attempts, wait.or(blocked), chance),
+            };
+            (delay, true)
         }
         Class::Unavailable | Class::Ambiguous => {
             (retry.jittered(history.spent(), failure.wait, chance), false)
@@ -260,7 +268,6 @@ pub(super) fn after(at: Timestamp, delay: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Scope;
     use bytes::Bytes;
 
     fn at(seconds: i64) -> Timestamp {
@@ -365,6 +372,14 @@ mod tests {
             }
             assert_eq!((history.attempts, history.spent()), (10, 0));
         }
+    }
+
+    #[test]
+    fn a_throttled_pair_waits_as_long_as_all_its_jobs() {
+        let history = History { attempts: 5, free_attempts: 5, ..History::fresh(at(0)) };
+        let wait = Some(Duration::from_secs(4));
+        let pair = Failure { scope: Scope::Recipient, wait, ..Failure::new(Class::Throttled, "") };
+        assert_eq!(self::wait(&after(&history, pair)).history.due, Some(at(4)));
     }
 
     #[test]

@@ -1,91 +1,121 @@
-//! What all lanes share of the account: its pace, and its brake. It waits for them and tells operators
-//! when the brake goes on or off; what a request's end means for the brake is decided in `limiter`.
+//! What all lanes share of the account: its pace, with what was learned of it, and its brake. It waits
+//! for them, tells operators when the brake goes on or off, and tells the queue where that takes long;
+//! what a request's end means is decided in `limiter`.
 
-use super::lanes::sleep_until;
+use super::lanes::wait_out;
 use super::lock;
 use crate::chakra::NewTokens;
 use crate::clock;
-use crate::limiter::{self, Brake, Change, Gate, Rate, Sign, Wait};
+use crate::limiter::{self, Brake, Change, Pace, Rate, Sign, Wait};
 use crate::metrics::Metrics;
-use crate::policy::Answer;
+use crate::policy::{Answer, Failure};
+use crate::queue::Holds;
+use crate::wire::{Class, Scope};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+/// While the brake lets nothing go for longer than this, the queue gives the account's jobs to nobody:
+/// they wait in the broker. An outage's probes come more often, so its jobs stay in hand.
+const HELD_ABOVE: Duration = Duration::from_secs(60);
 
 /// The account's gates.
 #[derive(Debug)]
 pub(super) struct Account {
-    /// No pace unless configured.
-    gate: Option<Mutex<Gate>>,
+    /// No pace unless one is configured, or the service asked to slow down.
+    pace: Mutex<Pace>,
     brake: Mutex<Brake>,
     /// The brake changed while it was on.
     changed: Notify,
+    holds: Holds,
     metrics: Arc<Metrics>,
 }
 
 impl Account {
-    pub(super) fn new(rate: Option<Rate>, metrics: Arc<Metrics>, now: Instant) -> Account {
+    pub(super) fn new(
+        rate: Option<Rate>,
+        holds: Holds,
+        metrics: Arc<Metrics>,
+        now: Instant,
+    ) -> Account {
         Account {
-            gate: rate.map(|rate| Mutex::new(Gate::new(rate, now))),
+            pace: Mutex::new(Pace::new(rate, now)),
             brake: Mutex::default(),
             changed: Notify::new(),
+            holds,
             metrics,
         }
     }
 
     /// When the next request of any number may start by the account's pace. The moment is paid.
     pub(super) fn reserve(&self) -> Instant {
-        let now = clock::monotonic();
-        self.gate.as_ref().map_or(now, |gate| lock(gate).reserve(now))
+        lock(&self.pace).reserve(clock::monotonic())
     }
 
     pub(super) fn is_paced(&self) -> bool {
-        self.gate.is_some()
+        lock(&self.pace).rate(clock::monotonic()).is_some()
+    }
+
+    /// Goes on at another configured pace, with every debt.
+    pub(super) fn retune(&self, rate: Option<Rate>) {
+        lock(&self.pace).retune(rate, clock::monotonic());
     }
 
     /// Waits until the brake would let a request go. Takes nothing.
     pub(super) async fn unbraked(&self) {
-        loop {
-            // Made before the look, so that no change between look and wait is missed.
-            let changed = self.changed.notified();
-            let asked = lock(&self.brake).ask(clock::monotonic());
-            match asked {
-                Ok(()) => return,
-                Err(Wait::ForProbe) => changed.await,
-                Err(Wait::Until(until)) => tokio::select! {
-                    () = changed => {}
-                    () = sleep_until(until) => {}
-                },
-            }
-        }
+        wait_out(&self.changed, |now| lock(&self.brake).ask(now)).await;
+    }
+
+    /// Until when the brake lets nothing go, as far as is known; none while it does.
+    pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
+        lock(&self.brake).ask(now).err().map(|wait| wait.moment(now))
     }
 
     /// The right to one request, unless the brake is on.
     pub(super) fn pass(self: &Arc<Self>) -> Option<Pass> {
-        let pass = lock(&self.brake).pass(clock::monotonic()).ok()?;
-        Some(Pass { account: Arc::clone(self), pass: Some(pass) })
+        let sent = clock::monotonic();
+        let pass = lock(&self.brake).pass(sent).ok()?;
+        Some(Pass { account: Arc::clone(self), pass: Some(pass), sent })
     }
 
     /// Lets a probe go as soon as there is a new API key. Ends with the client.
     pub(super) async fn heed_tokens(self: Arc<Self>, mut tokens: NewTokens) {
         while tokens.next().await.is_some() {
-            lock(&self.brake).begin_anew(clock::monotonic());
+            let now = clock::monotonic();
+            let mut brake = lock(&self.brake);
+            brake.begin_anew(now);
+            self.tell_queue(&brake, now);
+            drop(brake);
             self.changed.notify_waiters();
         }
     }
 
-    fn ended(&self, pass: limiter::Pass, sign: Sign, answer: Option<&Answer>) {
+    fn ended(&self, pass: limiter::Pass, sent: Instant, answer: Option<&Answer>) {
+        let now = clock::monotonic();
+        let sign = answer.map_or(Sign::Nothing, Sign::of);
         let (change, was_on) = {
             let mut brake = lock(&self.brake);
             let was_on = brake.is_on();
-            let change = brake.ended(pass, sign, clock::monotonic());
+            let change = brake.ended(pass, sign, now);
             if change.is_some() {
                 self.metrics.brake(brake.is_on());
+            }
+            if was_on || change.is_some() {
+                self.tell_queue(&brake, now);
             }
             (change, was_on)
         };
         if was_on {
             self.changed.notify_waiters();
+        }
+        match answer {
+            Some(Answer::Accepted { .. }) => lock(&self.pace).accepted(now),
+            // While the brake is on only probes go: their refusals tell of no pace.
+            Some(Answer::Failed(failure)) if !was_on && is_too_fast(failure) => {
+                self.slow(sent, now);
+            }
+            Some(Answer::Failed(_)) | None => {}
         }
         match change {
             None => {}
@@ -99,6 +129,26 @@ impl Account {
             Some(Change::Off) => tracing::info!("the brake is off: ChakraHQ answers"),
         }
     }
+
+    fn slow(&self, sent: Instant, now: Instant) {
+        let mut pace = lock(&self.pace);
+        if pace.refused(sent, now) {
+            let rate = pace.rate(now).map(Rate::per_second);
+            tracing::info!(rate, "the account was refused for going too fast: slower from here");
+        }
+    }
+
+    fn tell_queue(&self, brake: &Brake, now: Instant) {
+        let long = match brake.ask(now) {
+            Err(Wait::Until(until)) => Some(until).filter(|until| *until > now + HELD_ABOVE),
+            Err(Wait::ForProbe) | Ok(()) => None,
+        };
+        self.holds.hold_account(long);
+    }
+}
+
+fn is_too_fast(failure: &Failure) -> bool {
+    (failure.class, failure.scope) == (Class::Throttled, Scope::Account)
 }
 
 /// The right to one request. Dropped without an answer it is given back.
@@ -107,13 +157,14 @@ pub(super) struct Pass {
     account: Arc<Account>,
     /// None once its end was told.
     pass: Option<limiter::Pass>,
+    sent: Instant,
 }
 
 impl Pass {
     /// What came of the request.
     pub(super) fn ended(mut self, answer: &Answer) {
         if let Some(pass) = self.pass.take() {
-            self.account.ended(pass, Sign::of(answer), Some(answer));
+            self.account.ended(pass, self.sent, Some(answer));
         }
     }
 }
@@ -121,7 +172,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(pass) = self.pass.take() {
-            self.account.ended(pass, Sign::Nothing, None);
+            self.account.ended(pass, self.sent, None);
         }
     }
 }
@@ -132,5 +183,54 @@ fn reason(answer: Option<&Answer>) -> String {
         Some(Answer::Failed(failure)) if failure.http_status.is_none() => failure.message.clone(),
         Some(Answer::Failed(failure)) => failure.short(),
         Some(Answer::Accepted { .. }) | None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::NumberId;
+
+    /// An account, and what its queue is told.
+    fn account(rate: Option<Rate>) -> (Arc<Account>, Holds) {
+        let (holds, metrics) = (Holds::default(), Arc::new(Metrics::new().unwrap()));
+        let account = Account::new(rate, holds.clone(), metrics, clock::monotonic());
+        (Arc::new(account), holds)
+    }
+
+    fn refused(account: &Arc<Account>, class: Class, wait: Option<u64>) {
+        let wait = wait.map(Duration::from_secs);
+        let failure = Failure { scope: Scope::Account, wait, ..Failure::new(class, "x") };
+        account.pass().unwrap().ended(&Answer::Failed(failure));
+    }
+
+    #[test]
+    fn a_long_rest_is_told_to_the_queue_and_a_short_one_is_not() {
+        for (wait, is_told) in [(600, true), (60, false)] {
+            let (account, holds) = account(None);
+            refused(&account, Class::Blocked, Some(wait));
+            let (number, now) = (NumberId::parse("1").unwrap(), clock::monotonic());
+            assert_eq!(holds.until(&number, now).is_some(), is_told, "{wait}");
+            assert!(account.held_until(now).is_some() && account.pass().is_none());
+        }
+    }
+
+    #[test]
+    fn who_goes_too_fast_is_slowed_and_who_may_not_is_not() {
+        for (class, is_paced) in [(Class::Throttled, true), (Class::Blocked, false)] {
+            let (account, _) = account(None);
+            assert!(!account.is_paced());
+            refused(&account, class, Some(1));
+            assert_eq!(account.is_paced(), is_paced, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn another_pace_holds_at_once() {
+        let (account, _) = account(None);
+        account.retune(Some(Rate::new(1.0, Some(1)).unwrap()));
+        assert!(account.reserve() > clock::monotonic());
+        account.retune(None);
+        assert!(!account.is_paced());
     }
 }

@@ -1,9 +1,11 @@
 //! One job's way, from arrival to what follows. Read this first. It awaits the ledger, the gates and
 //! the service, and decides nothing itself: the decisions are `policy`'s.
 
-use super::lanes::{Lane, Rank, Turn, sleep_until};
+use super::lanes::{Lane, Turn, sleep_until};
 use super::looking::Crowded;
 use super::order::Place;
+use super::templates::Use;
+use super::waiting::Rank;
 use super::{Hall, lock};
 use crate::clock;
 use crate::crash::{self, Stage};
@@ -34,6 +36,13 @@ const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 /// A job that was delivered more often than this may be what ends the worker.
 const SUSPECT_AFTER: u32 = 3;
+
+/// What a job needs to be sent now.
+struct Ready {
+    history: History,
+    turn: Turn,
+    template: Use,
+}
 
 /// Why no request was made.
 enum Stopped {
@@ -69,7 +78,8 @@ impl Hall {
 
         // Seen before? In doubt? May it go now?
         let ready = self.wait_for_turn(job, incoming, lane, place, delivery);
-        let (history, turn) = match tokio::time::timeout(MAX_IN_HAND, ready).await {
+        let Ready { history, turn, template } = match tokio::time::timeout(MAX_IN_HAND, ready).await
+        {
             Ok(Ok(ready)) => ready,
             Ok(Err(Stopped::Settled(settlement))) => return Some(*settlement),
             Ok(Err(Stopped::Void)) => return None,
@@ -96,7 +106,7 @@ impl Hall {
 
         crash::point(Stage::AfterBegin);
         // Send.
-        let answer = self.send(job, lane, turn).await;
+        let answer = self.send(job, turn, template).await;
 
         crash::point(Stage::Answered);
         // Conclude.
@@ -126,8 +136,8 @@ impl Hall {
         Some(settlement)
     }
 
-    /// Passes its recipient's line, what earlier deliveries left, the job's own times, its recipient's
-    /// gate, its number's and the account's, each once.
+    /// Passes its recipient's line, what earlier deliveries left, the job's own times, its template's
+    /// pause, its recipient's gate, its number's and the account's, each once.
     async fn wait_for_turn<R: Receipt>(
         &self,
         job: &SendJob,
@@ -135,7 +145,7 @@ impl Hall {
         lane: &Lane,
         place: &mut Place,
         delivery: &mut Option<Delivery>,
-    ) -> Result<(History, Turn), Stopped> {
+    ) -> Result<Ready, Stopped> {
         let arrived = clock::monotonic();
         let delivery = delivery.insert(self.receive(job, incoming).await?);
         // A second delivery of a job waits here until the first one is settled, drain or not.
@@ -151,11 +161,11 @@ impl Hall {
             // Neither its recipient's pace nor its number's is spent on it.
             return Err(Stopped::Void);
         }
+        let template = self.templates.pass(job).map_err(|rest| held(job, &history, rest))?;
         self.wait_for_recipient(job, incoming, &history, arrived).await?;
 
         let ready = clock::monotonic();
-        let turn = lane.turn(rank(incoming.priority, &history));
-        let turn = unless_over(&incoming.tenure, &history, turn);
+        let turn = wait_for_lane(job, incoming, &history, lane, &template);
         let turn = match job.expires_at {
             None => turn.await,
             Some(end) => {
@@ -165,7 +175,7 @@ impl Hall {
             }
         };
         self.metrics.waited(WaitGate::Lane, ready.elapsed());
-        let Some(turn) = turn? else { return Err(Stopped::Void) };
+        let turn = turn?;
 
         // The last look before the request: time has passed at the gates.
         if policy::is_expired(job, clock::wall()) {
@@ -173,7 +183,7 @@ impl Hall {
         }
         self.obey_operators(job, &history, is_unsent)?;
         match incoming.receipt.is_ours() {
-            true => Ok((history, turn)),
+            true => Ok(Ready { history, turn, template }),
             false => Err(Stopped::Void),
         }
     }
@@ -320,11 +330,16 @@ impl Hall {
         arrived: Instant,
     ) -> Result<(), Stopped> {
         let Some(recipient) = job.message.recipient() else { return Ok(()) };
-        if policy::keeps_promise(history, incoming.waited_for, clock::wall()) {
-            return Ok(());
-        }
-        let now = clock::monotonic();
-        let free = lock(&self.recipients).reserve(&job.phone_number_id, recipient, now);
+        let (number, now) = (&job.phone_number_id, clock::monotonic());
+        let free = {
+            let mut recipients = lock(&self.recipients);
+            if policy::keeps_promise(history, incoming.waited_for, clock::wall())
+                && !recipients.is_set_back(number, recipient, now)
+            {
+                return Ok(());
+            }
+            recipients.reserve(number, recipient, now)
+        };
         let rest = free.saturating_duration_since(now);
         if rest > self.max_wait {
             let due = clock::wall() + rest;
@@ -335,18 +350,34 @@ impl Hall {
         Ok(())
     }
 
-    async fn send(&self, job: &SendJob, lane: &Lane, turn: Turn) -> Answer {
+    async fn send(&self, job: &SendJob, turn: Turn, template: Use) -> Answer {
         let expects_id = matches!(job.message.kind(), Kind::Message(_));
         let request = job.message.to_request(&job.id);
         self.metrics.send_started();
         let started = clock::monotonic();
-        let answer = self.chakra.send(&job.phone_number_id, request, expects_id).await;
+        let mut answer = self.chakra.send(&job.phone_number_id, request, expects_id).await;
         self.metrics.send_ended(&job.phone_number_id, &answer, started.elapsed());
-        if let Answer::Failed(failure) = &answer {
-            heed(failure, lane);
-        }
+        self.heed_recipient(job, &mut answer);
+        template.ended(job, &answer, started);
         turn.ended(&answer);
         answer
+    }
+
+    /// A pair that is refused waits with all its jobs, this one included.
+    fn heed_recipient(&self, job: &SendJob, answer: &mut Answer) {
+        let Some(recipient) = job.message.recipient() else { return };
+        let number = &job.phone_number_id;
+        let mut recipients = lock(&self.recipients);
+        match answer {
+            Answer::Accepted { .. } => recipients.accepted(number, recipient),
+            Answer::Failed(failure)
+                if (failure.class, failure.scope) == (Class::Throttled, Scope::Recipient) =>
+            {
+                let (asked, now) = (failure.wait, clock::monotonic());
+                failure.wait = Some(recipients.refused(number, recipient, asked, now));
+            }
+            Answer::Failed(_) => {}
+        }
     }
 
     /// Marks a job that may be what ends the worker, for as long as it is touched here. One that has
@@ -378,6 +409,28 @@ impl Hall {
     }
 }
 
+/// Waits for the lane's turn, unless the lane goes elsewhere or the job's template is paused first.
+async fn wait_for_lane<R: Receipt>(
+    job: &SendJob,
+    incoming: &Incoming<R>,
+    history: &History,
+    lane: &Lane,
+    template: &Use,
+) -> Result<Turn, Stopped> {
+    let turn = async {
+        tokio::select! {
+            turn = lane.turn(rank(incoming.priority, history)) => turn.ok_or(Stopped::Void),
+            rest = template.withdrawn(job) => Err(held(job, history, rest)),
+        }
+    };
+    unless_over(&incoming.tenure, history, turn).await?
+}
+
+/// A job whose scope is paused for so long.
+fn held(job: &SendJob, history: &History, rest: Duration) -> Stopped {
+    Stopped::settled(policy::later(job, history, clock::wall() + rest, Why::Hold))
+}
+
 /// Waits for `what`, unless the lane goes elsewhere: then a job that has not begun goes back unchanged.
 async fn unless_over<T>(
     tenure: &Tenure,
@@ -400,17 +453,6 @@ fn unrecalled<R>(job: &SendJob, incoming: &Incoming<R>) -> Settlement {
 
 fn expired(job: &SendJob, history: &History) -> Stopped {
     Stopped::settled(policy::expired(job, history, clock::wall()))
-}
-
-/// A number that is throttled or blocked is left alone for a while by all its jobs. The account
-/// has its brake.
-fn heed(failure: &Failure, lane: &Lane) {
-    let held = matches!(failure.class, Class::Throttled | Class::Blocked);
-    let Some(wait) = failure.wait.filter(|_| held) else { return };
-    match failure.scope {
-        Scope::Number => lane.hold(wait),
-        Scope::Message | Scope::Recipient | Scope::Template | Scope::Account => {}
-    }
 }
 
 fn rank(priority: Priority, history: &History) -> Rank {

@@ -1,45 +1,35 @@
 //! One lane for each number: who goes next, and when. A single task a lane hands out turns, so the
 //! pace of a number is decided in one place. It knows nothing of what is sent.
 
-use super::account::{Account, Pass};
+use super::account::{self, Account};
+use super::limits::Limits;
 use super::lock;
 use super::order::Lines;
 use super::views::LaneView;
+use super::waiting::{Rank, Waiting};
 use crate::clock;
-use crate::limiter::{Gate, Rate, Source};
+use crate::limiter::{Probe, Rate, Source, Wait};
+use crate::metrics::{Metrics, PauseReason};
 use crate::policy::Answer;
+use crate::queue::{Holds, Tenure};
 use crate::wire::NumberId;
-use std::collections::VecDeque;
+use jiff::Timestamp;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
-
-/// A hold of a number is never longer than this at a time: then the next job tries.
-/// Longer waits are the job's own, outside the worker.
-const MAX_HOLD: Duration = Duration::from_secs(60);
 
 /// A moment of the account's pace that is used later than this is void: had many lanes waited for a
 /// free call with such a moment in hand, they would all go at once.
 const MOMENT_LASTS: Duration = Duration::from_millis(100);
 
-/// Who goes before whom within a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rank {
-    /// Urgent, for the first time.
-    Urgent,
-    /// Back from a wait after an attempt.
-    Returned,
-    /// All others.
-    Normal,
-}
-
 /// The right to make one request now. Dropping it gives the place among the calls in flight back, and
-/// the place as the brake's probe to another.
+/// the places as a probe to others.
 #[derive(Debug)]
 pub(super) struct Turn {
     calls: Calls,
-    pass: Pass,
+    of_account: account::Pass,
+    of_number: Pass,
 }
 
 /// Of the number's calls, and of the process's.
@@ -48,8 +38,31 @@ type Calls = [OwnedSemaphorePermit; 2];
 impl Turn {
     /// What came of the request.
     pub(super) fn ended(self, answer: &Answer) {
-        self.pass.ended(answer);
+        self.of_account.ended(answer);
+        self.of_number.ended(answer);
         drop(self.calls);
+    }
+}
+
+/// The right to one request of a number. Dropped without an answer it is given back.
+#[derive(Debug)]
+struct Pass {
+    lane: Arc<Lane>,
+    probe: Option<Probe>,
+    sent: Instant,
+}
+
+impl Pass {
+    fn ended(mut self, answer: &Answer) {
+        self.lane.ended(self.probe.take(), Some(answer), self.sent);
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            self.lane.ended(Some(probe), None, self.sent);
+        }
     }
 }
 
@@ -58,55 +71,14 @@ impl Turn {
 pub(super) struct Lane {
     /// One line for each of its recipients.
     pub(super) lines: Lines,
-    gate: Mutex<Gate>,
-    waiting: Mutex<Waiting>,
+    limits: Mutex<Limits>,
+    /// Somebody who waits for the limits should ask again.
+    changed: Notify,
+    waiting: Mutex<Waiting<Turn>>,
     arrived: Notify,
     calls: Arc<Semaphore>,
     max_calls: usize,
-    source: Source,
-}
-
-/// Jobs that are ready and wait for their number's pace. Bounded by the jobs held.
-#[derive(Debug, Default)]
-struct Waiting {
-    urgent: VecDeque<oneshot::Sender<Turn>>,
-    returned: VecDeque<oneshot::Sender<Turn>>,
-    normal: VecDeque<oneshot::Sender<Turn>>,
-}
-
-impl Waiting {
-    fn line(&mut self, rank: Rank) -> &mut VecDeque<oneshot::Sender<Turn>> {
-        match rank {
-            Rank::Urgent => &mut self.urgent,
-            Rank::Returned => &mut self.returned,
-            Rank::Normal => &mut self.normal,
-        }
-    }
-
-    /// The next one that still waits.
-    fn pop(&mut self) -> Option<oneshot::Sender<Turn>> {
-        self.drop_leavers();
-        let lines = [&mut self.urgent, &mut self.returned, &mut self.normal];
-        lines.into_iter().find_map(VecDeque::pop_front)
-    }
-
-    fn len(&self) -> usize {
-        self.urgent.len() + self.returned.len() + self.normal.len()
-    }
-
-    fn is_empty(&mut self) -> bool {
-        self.drop_leavers();
-        self.urgent.is_empty() && self.returned.is_empty() && self.normal.is_empty()
-    }
-
-    /// Whoever has given up waiting leaves when he comes to the front, so that nothing is searched.
-    fn drop_leavers(&mut self) {
-        for line in [&mut self.urgent, &mut self.returned, &mut self.normal] {
-            while line.front().is_some_and(oneshot::Sender::is_closed) {
-                line.pop_front();
-            }
-        }
-    }
+    shared: Arc<Shared>,
 }
 
 /// What all lanes of a process share.
@@ -118,39 +90,55 @@ pub(super) struct Shared {
     pub(super) account: Arc<Account>,
     /// False while no result could be recorded: then no new request starts.
     pub(super) may_send: watch::Receiver<bool>,
+    /// What operators see.
+    pub(super) metrics: Arc<Metrics>,
+    /// What the queue is told to leave alone.
+    pub(super) holds: Holds,
 }
 
 impl Lane {
-    pub(super) fn new(rate: Rate, source: Source, max_calls: usize) -> Lane {
+    pub(super) fn new(
+        number: NumberId,
+        rate: (Rate, Source),
+        max_calls: usize,
+        shared: Arc<Shared>,
+    ) -> Lane {
+        let (metrics, holds) = (Arc::clone(&shared.metrics), shared.holds.clone());
         Lane {
             lines: Lines::default(),
-            gate: Mutex::new(Gate::new(rate, clock::monotonic())),
+            limits: Mutex::new(Limits::new(number, rate, metrics, holds, clock::monotonic())),
+            changed: Notify::new(),
             waiting: Mutex::default(),
             arrived: Notify::new(),
             calls: Arc::new(Semaphore::new(max_calls)),
             max_calls,
-            source,
+            shared,
         }
+    }
+
+    /// A job came in this tenure.
+    pub(super) fn begin(&self, tenure: &Tenure) {
+        lock(&self.limits).begin(tenure, clock::monotonic());
+    }
+
+    /// Goes on at another configured or known rate.
+    pub(super) fn retune(&self, rate: (Rate, Source)) {
+        lock(&self.limits).retune(rate, clock::monotonic());
     }
 
     /// Waits for a turn. Dropping the future gives the place in the lane up.
     pub(super) async fn turn(&self, rank: Rank) -> Option<Turn> {
-        let (grant, turn) = oneshot::channel();
-        lock(&self.waiting).line(rank).push_back(grant);
+        let turn = lock(&self.waiting).join(rank);
         self.arrived.notify_one();
         turn.await.ok()
-    }
-
-    /// The service asked to leave this number alone for `wait`.
-    pub(super) fn hold(&self, wait: Duration) {
-        lock(&self.gate).hold(clock::monotonic() + wait.min(MAX_HOLD));
     }
 
     /// Hands out turns, until the process is over. What is only waited for comes first and what is
     /// paid comes last, so that a lane which waits for its pace or for the brake holds no call, and no
     /// pace is paid while a lane stands.
-    pub(super) async fn pace(self: Arc<Self>, shared: Arc<Shared>) {
-        let mut may_send = shared.may_send.clone();
+    pub(super) async fn pace(self: Arc<Self>) {
+        let account = &self.shared.account;
+        let mut may_send = self.shared.may_send.clone();
         loop {
             while lock(&self.waiting).is_empty() {
                 self.arrived.notified().await;
@@ -158,45 +146,64 @@ impl Lane {
             if may_send.wait_for(|allowed| *allowed).await.is_err() {
                 return;
             }
-            let free = lock(&self.gate).free_at(clock::monotonic());
-            sleep_until(free).await;
-            shared.account.unbraked().await;
-            let Some(calls) = self.take_calls(&shared).await else { return };
+            wait_out(&self.changed, |now| lock(&self.limits).ask(now)).await;
+            account.unbraked().await;
+            let Some(calls) = self.take_calls().await else { return };
             if !*may_send.borrow() {
                 continue;
             }
-            let Some(pass) = shared.account.pass() else { continue };
-            if lock(&self.gate).pass(clock::monotonic()).is_ok() {
-                self.grant(Turn { calls, pass });
+            let Some(of_account) = account.pass() else { continue };
+            let sent = clock::monotonic();
+            let passed = lock(&self.limits).pass(sent);
+            if let Some(probe) = passed {
+                let of_number = Pass { lane: Arc::clone(&self), probe, sent };
+                self.grant(Turn { calls, of_account, of_number });
             }
         }
     }
 
     /// A moment of the account's pace, and a place among the calls in flight.
-    async fn take_calls(&self, shared: &Shared) -> Option<Calls> {
+    async fn take_calls(&self) -> Option<Calls> {
+        let Shared { account, calls, .. } = &*self.shared;
         loop {
-            let moment = shared.account.reserve();
+            let moment = account.reserve();
             sleep_until(moment).await;
             let of_the_number = Arc::clone(&self.calls).acquire_owned().await.ok()?;
-            let of_the_process = Arc::clone(&shared.calls).acquire_owned().await.ok()?;
+            let of_the_process = Arc::clone(calls).acquire_owned().await.ok()?;
             let waited = clock::monotonic().saturating_duration_since(moment);
-            if waited <= MOMENT_LASTS || !shared.account.is_paced() {
+            if waited <= MOMENT_LASTS || !account.is_paced() {
                 return Some([of_the_number, of_the_process]);
             }
         }
     }
 
     /// As operators see it.
-    pub(super) fn view(&self, number: &NumberId) -> LaneView {
-        let rate = lock(&self.gate).rate();
+    pub(super) fn view(&self, number: &NumberId, (now, wall): (Instant, Timestamp)) -> LaneView {
+        let belief = lock(&self.limits).belief(now);
+        let held = belief.held.or_else(|| {
+            self.shared.account.held_until(now).map(|until| (until, PauseReason::Account))
+        });
         LaneView {
             number: number.clone(),
-            rate: rate.per_second(),
-            source: self.source.name().to_owned(),
+            rate: belief.rate,
+            source: belief.source.to_owned(),
             waiting: lock(&self.waiting).len(),
             in_flight: self.max_calls.saturating_sub(self.calls.available_permits()),
-            held_until: None,
-            held_for: None,
+            held_until: held.map(|(until, _)| wall + until.saturating_duration_since(now)),
+            held_for: held.map(|(_, reason)| reason.name().to_owned()),
+        }
+    }
+
+    /// Shows it to operators, where it has changed.
+    pub(super) fn show(&self, now: Instant, is_account_paused: bool) {
+        let mut limits = lock(&self.limits);
+        limits.heed_account(is_account_paused);
+        limits.show(now);
+    }
+
+    fn ended(&self, probe: Option<Probe>, answer: Option<&Answer>, sent: Instant) {
+        if lock(&self.limits).ended(probe, answer, sent, clock::monotonic()) {
+            self.changed.notify_waiters();
         }
     }
 
@@ -207,6 +214,22 @@ impl Lane {
                 Ok(()) => return,
                 Err(unused) => turn = unused,
             }
+        }
+    }
+}
+
+/// Asks until the answer is yes: when it said to, and with each change.
+pub(super) async fn wait_out(changed: &Notify, mut ask: impl FnMut(Instant) -> Result<(), Wait>) {
+    loop {
+        // Made before the look, so that no change between look and wait is missed.
+        let changed = changed.notified();
+        match ask(clock::monotonic()) {
+            Ok(()) => return,
+            Err(Wait::ForProbe) => changed.await,
+            Err(Wait::Until(until)) => tokio::select! {
+                () = changed => {}
+                () = sleep_until(until) => {}
+            },
         }
     }
 }

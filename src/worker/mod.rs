@@ -7,9 +7,12 @@
 mod account;
 mod handle;
 mod lanes;
+mod limits;
 mod looking;
 mod order;
+mod templates;
 mod views;
+mod waiting;
 
 pub use views::{LaneView, LaneViews};
 
@@ -30,6 +33,7 @@ use order::Place;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use templates::Templates;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +77,7 @@ struct Hall {
     retry: RetryPolicy,
     doubt: DoubtPolicy,
     looking: Arc<Looking>,
+    templates: Templates,
     max_wait: Duration,
     notices: Notices,
     drain: CancellationToken,
@@ -82,7 +87,6 @@ struct Hall {
 #[derive(Debug)]
 pub struct Worker {
     hall: Arc<Hall>,
-    rates: Rates,
     max_lanes: usize,
     max_calls_a_lane: usize,
     lanes: LaneViews,
@@ -111,11 +115,17 @@ impl Worker {
         let (may_send_now, both_may_send) = watch::channel(false);
         let looking =
             Looking::new(chakra.clone(), settings.looks, Arc::clone(&metrics), ledger.clone());
-        let account = Account::new(settings.account, Arc::clone(&metrics), clock::monotonic());
+        let now = clock::monotonic();
+        let account =
+            Account::new(settings.account, notices.holds.clone(), Arc::clone(&metrics), now);
+        let account = Arc::new(account);
+        let lanes = LaneViews::new(settings.rates, Arc::clone(&account));
         let shared = Arc::new(Shared {
             calls: Arc::new(Semaphore::new(settings.max_in_flight)),
-            account: Arc::new(account),
+            account,
             may_send: both_may_send,
+            metrics: Arc::clone(&metrics),
+            holds: notices.holds.clone(),
         });
         let recipients = Recipients::new(settings.recipient, MAX_RECIPIENTS);
         let hall = Hall {
@@ -127,16 +137,16 @@ impl Worker {
             retry: settings.retry,
             doubt: settings.doubt,
             looking: Arc::new(looking),
+            templates: Templates::default(),
             max_wait: settings.max_wait,
             notices,
             drain,
         };
         Worker {
             hall: Arc::new(hall),
-            rates: settings.rates,
             max_lanes: settings.max_lanes,
             max_calls_a_lane: (settings.max_in_flight / 2).max(1),
-            lanes: LaneViews::default(),
+            lanes,
             pacers: JoinSet::new(),
             queue_may_send: may_send,
             may_send: may_send_now,
@@ -157,6 +167,7 @@ impl Worker {
         self.pacers.spawn(Arc::clone(&self.hall.looking).run(self.hall.drain.clone()));
         let account = Arc::clone(&self.hall.shared.account);
         self.pacers.spawn(account.heed_tokens(self.hall.chakra.new_tokens()));
+        self.pacers.spawn(self.lanes.clone().keep_shown());
         while let Some(incoming) = queue.recv().await {
             self.admit(incoming);
         }
@@ -180,6 +191,7 @@ impl Worker {
     fn place<R>(&mut self, incoming: &Incoming<R>) -> Option<(Arc<Lane>, Place)> {
         let job = incoming.job.as_ref().ok()?;
         let lane = self.lane(&job.phone_number_id)?;
+        lane.begin(&incoming.tenure);
         let place = match job.message.recipient() {
             Some(recipient) => lane.lines.join(recipient),
             // A receipt goes to nobody: a line of its own holds back a second delivery of it.
@@ -190,18 +202,13 @@ impl Worker {
 
     /// The number's lane, made at its first job; none when there are too many.
     fn lane(&mut self, number: &NumberId) -> Option<Arc<Lane>> {
-        if let Some(lane) = self.lanes.get(number) {
-            return Some(lane);
-        }
-        if self.lanes.len() >= self.max_lanes {
-            return None;
-        }
-        let (rate, source) = self.rates.of(number);
-        self.hall.metrics.rate_limit(number, source.name(), rate.per_second());
-        let lane = Arc::new(Lane::new(rate, source, self.max_calls_a_lane));
-        self.pacers.spawn(Arc::clone(&lane).pace(Arc::clone(&self.hall.shared)));
-        self.lanes.insert(number.clone(), Arc::clone(&lane));
-        Some(lane)
+        let (shared, max_calls) = (&self.hall.shared, self.max_calls_a_lane);
+        let pacers = &mut self.pacers;
+        self.lanes.lane(number, self.max_lanes, |rate| {
+            let lane = Arc::new(Lane::new(number.clone(), rate, max_calls, Arc::clone(shared)));
+            pacers.spawn(Arc::clone(&lane).pace());
+            lane
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The gates, in virtual time: moments counted from one base instant.
 
-use chakra_sender::limiter::{Gate, Rate, RecipientLimit, Recipients};
+use chakra_sender::limiter::{Gate, Pace, Rate, RecipientLimit, Recipients};
 use chakra_sender::wire::{NumberId, Recipient};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -20,7 +20,6 @@ enum Step {
     Wait(f64),
     Pass,
     Reserve,
-    Hold(f64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -29,7 +28,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0.0..100.0).prop_map(Step::Wait),
         8 => Just(Step::Pass),
         2 => Just(Step::Reserve),
-        1 => (0.0..20.0).prop_map(Step::Hold),
     ];
     prop::collection::vec(step, 1..400)
 }
@@ -52,24 +50,18 @@ proptest! {
         let start = Instant::now();
         let interval = 1.0 / rate.per_second();
         let (mut gate, mut now) = (Gate::new(rate, start), start);
-        let (mut moments, mut held_until) = (Vec::new(), start);
+        let mut moments = Vec::new();
         for step in steps {
             let granted = match step {
                 Step::Wait(intervals) => {
                     now += Duration::from_secs_f64(intervals * interval);
                     None
                 }
-                Step::Hold(intervals) => {
-                    let until = now + Duration::from_secs_f64(intervals * interval);
-                    gate.hold(until);
-                    held_until = held_until.max(until);
-                    None
-                }
                 Step::Pass => gate.pass(now).map(|()| now).ok(),
                 Step::Reserve => Some(gate.reserve(now)),
             };
             if let Some(moment) = granted {
-                prop_assert!(moment >= now && moment >= held_until);
+                prop_assert!(moment >= now);
                 moments.push(moment);
             }
         }
@@ -99,6 +91,30 @@ proptest! {
         let fastest = rates.iter().map(|rate| rate.per_second()).fold(0.0, f64::max);
         let burst = rates.iter().map(|rate| rate.burst()).max().unwrap();
         assert_no_second_over(&moments, fastest, burst);
+    }
+
+    #[test]
+    fn two_that_are_not_settled_send_no_more_together_than_one_may(
+        rate in rate().prop_filter("one job a second at least", |rate| rate.per_second() >= 1.0),
+        begins in prop::collection::vec((0..2usize, 0.0..3.0f64), 1..6),
+        phase in 0..1_000u64,
+    ) {
+        let start = Instant::now();
+        let mut paces = [(); 2].map(|()| Pace::new(Some(rate), start));
+        let (mut now, mut moments) = (start, Vec::new());
+        paces.iter_mut().for_each(|pace| pace.begin(false, start));
+        for (which, seconds) in begins {
+            // It went to the one again, which has nothing saved then.
+            paces[which].begin(false, now);
+            let end = now + Duration::from_secs_f64(seconds);
+            while now < end {
+                now += Duration::from_micros(500 + phase);
+                for pace in &mut paces {
+                    moments.extend(std::iter::from_fn(|| pace.pass(now).ok().map(|()| now)));
+                }
+            }
+        }
+        assert_no_second_over(&moments, rate.per_second(), rate.burst());
     }
 
     #[test]
@@ -184,20 +200,6 @@ fn whoever_asks_again_when_told_to_passes() {
 }
 
 #[test]
-fn a_hold_is_never_shortened_and_keeps_everybody_back() {
-    let start = Instant::now();
-    let mut gate = Gate::new(Rate::new(1_000.0, None).unwrap(), start);
-    assert_eq!(gate.held_until(), None);
-    let until = start + 60 * SECOND;
-    gate.hold(until);
-    gate.hold(start + SECOND);
-    assert_eq!(gate.held_until(), Some(until));
-    assert_eq!(gate.pass(start + 59 * SECOND), Err(until));
-    assert_eq!(gate.reserve(start + 2 * SECOND), until);
-    assert_eq!(gate.pass(until), Ok(()));
-}
-
-#[test]
 fn a_rate_that_changes_all_the_time_stops_nobody() {
     let start = Instant::now();
     let mut gate = Gate::new(Rate::new(0.1, None).unwrap(), start);
@@ -245,6 +247,30 @@ fn pairs_do_not_wait_for_each_other() {
     assert_eq!(recipients.reserve(&number(), &recipient(1), now), now + 6 * SECOND);
     assert_eq!(recipients.reserve(&number(), &recipient(2), now), now);
     assert_eq!(recipients.reserve(&other, &recipient(1), now), now);
+}
+
+#[test]
+fn a_refused_pair_waits_with_all_its_jobs_longer_each_time_until_a_message_is_accepted() {
+    for limit in [None, Some(RecipientLimit::default())] {
+        let mut recipients = Recipients::new(limit, 10);
+        let start = Instant::now();
+        let mut refused = |second: u32, asked: Option<u32>| {
+            let (asked, now) = (asked.map(|asked| asked * SECOND), start + second * SECOND);
+            let wait = recipients.refused(&number(), &recipient(1), asked, now);
+            assert!(recipients.is_set_back(&number(), &recipient(1), now));
+            assert!(!recipients.is_set_back(&number(), &recipient(2), now));
+            assert_eq!(recipients.reserve(&number(), &recipient(1), now), now + wait);
+            assert_eq!(recipients.reserve(&number(), &recipient(2), now), now);
+            wait
+        };
+        assert_eq!(refused(0, None), SECOND);
+        assert_eq!(refused(1, None), 4 * SECOND);
+        assert_eq!(refused(10, Some(60)), 60 * SECOND);
+        recipients.accepted(&number(), &recipient(1));
+        let now = start + 100 * SECOND;
+        assert!(recipients.reserve(&number(), &recipient(1), now) <= now + SECOND);
+        assert_eq!(recipients.refused(&number(), &recipient(1), None, now), SECOND);
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod enqueue;
 mod fence;
 mod file_mode;
 mod handing_over;
+mod learning;
 mod ledger;
 mod limiter;
 mod nothing_twice;
