@@ -24,6 +24,7 @@ mod nothing_twice;
 mod numbers;
 mod odd_bytes;
 mod ownership;
+mod pauses;
 mod presence;
 mod processes;
 mod provider_processes;

@@ -10,7 +10,7 @@ use chakra_sender::queue::Notices;
 use chakra_sender::queue::file::{FileQueue, OnResult, Results, Tally};
 use chakra_sender::sandbox::{Fault, Number, Sandbox, SandboxConfig};
 use chakra_sender::wire::{NumberId, OnDoubt, ResultEvent};
-use chakra_sender::worker::{Worker, WorkerSettings};
+use chakra_sender::worker::{LaneViews, Worker, WorkerSettings};
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex};
@@ -35,6 +35,8 @@ pub struct World {
     pub timeout: Duration,
     /// Cancelling it drains the worker.
     pub stop: CancellationToken,
+    /// What the worker believes, once it runs.
+    pub views: watch::Sender<Option<LaneViews>>,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
             token: "secret-token",
             timeout: Duration::from_secs(5),
             stop: CancellationToken::new(),
+            views: watch::Sender::default(),
         }
     }
 
@@ -110,17 +113,11 @@ impl World {
         let (incoming, run) = queue.split();
         let (_always, may_send) = watch::channel(true);
         let (client, metrics) = (self.client(), Arc::clone(&self.metrics));
-        Worker::new(
-            self.settings,
-            client,
-            ledger,
-            metrics,
-            may_send,
-            Notices::default(),
-            self.stop,
-        )
-        .run(incoming)
-        .await;
+        let notices = Notices::default();
+        let worker =
+            Worker::new(self.settings, client, ledger, metrics, may_send, notices, self.stop);
+        self.views.send_replace(Some(worker.views()));
+        worker.run(incoming).await;
         let tally = run.finish().await.unwrap();
         let results = std::mem::take(&mut *gathered.lock().unwrap());
         Sent { results, tally, sandbox: self.sandbox, metrics: self.metrics.render().unwrap() }
