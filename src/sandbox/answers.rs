@@ -50,6 +50,13 @@ impl Reply {
         Self::new(status, HTML, GATEWAY_PAGE)
     }
 
+    /// 200 with the first half of this JSON.
+    pub(super) fn half(value: &Value) -> Self {
+        let mut text = value.to_string();
+        text.truncate(text.floor_char_boundary(text.len() / 2));
+        Self::new(200, JSON, text)
+    }
+
     /// Meta took the message in: the documented success.
     pub(super) fn accepted(wamid: &str) -> Self {
         Self::new(200, JSON, format!(r#"{{"_data":{{"whatsappMessageId":"{wamid}"}}}}"#))

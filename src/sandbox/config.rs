@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     faults::Fault,
     latency::{Latency, duration},
+    numbers::Number,
 };
 
 /// The compiled-in configuration, the reference of all keys.
@@ -45,6 +46,9 @@ pub struct SandboxConfig {
     /// The sending numbers of the plugin.
     #[serde(default)]
     pub numbers: Vec<Number>,
+    /// How the plugin's configuration is answered.
+    #[serde(default)]
+    pub plugin: Plugin,
     /// The limit for one number and one recipient.
     #[serde(default)]
     pub pair: Pair,
@@ -77,12 +81,7 @@ impl SandboxConfig {
         if self.pair.enabled && (self.pair.burst == 0 || self.pair.every.is_zero()) {
             return Err(ConfigError::invalid("pair", "`burst` and `every` must be above zero"));
         }
-        for (index, number) in self.numbers.iter().enumerate() {
-            if self.numbers[..index].iter().any(|earlier| earlier.id == number.id) {
-                let key = format!("numbers[{index}].id");
-                return Err(ConfigError::invalid(key, "stands in the list already"));
-            }
-        }
+        Number::check_all(&self.numbers)?;
         Fault::check_all(&self.faults)
     }
 }
@@ -117,65 +116,31 @@ impl ConfigError {
     }
 }
 
-/// One sending number of the plugin.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Number {
-    /// Meta's phone number id.
-    pub id: String,
-    /// As people read it.
-    #[serde(default)]
-    pub display_phone_number: String,
-    /// What the plugin's configuration says of its throughput.
-    #[serde(default)]
-    pub throughput_level: ThroughputLevel,
-    /// Whether the number lives in the WhatsApp Business app too.
-    #[serde(default)]
-    pub is_on_biz_app: bool,
-    /// What the plugin's configuration says of its state; shown, never enforced.
-    #[serde(default = "connected")]
-    pub status: String,
-    /// The real ceiling in messages a second, 0 for none. Unset: by level, as Meta has it.
-    pub rate: Option<u32>,
+/// How `GET …/config` behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plugin {
+    /// Whether it answers at all.
+    pub mode: PluginMode,
 }
 
-impl Number {
-    /// A connected number of level `STANDARD`.
-    pub fn new(id: impl Into<String>) -> Self {
-        Self {
-            id: id.into(),
-            display_phone_number: String::new(),
-            throughput_level: ThroughputLevel::Standard,
-            is_on_biz_app: false,
-            status: connected(),
-            rate: None,
-        }
-    }
-
-    /// The ceiling that is enforced, in messages a second; none when the rate is 0.
-    /// By level: Meta's page on throughput, and the flag decides over the level.
-    pub fn ceiling(&self) -> Option<u32> {
-        let by_level = match self.throughput_level {
-            _ if self.is_on_biz_app => 20,
-            ThroughputLevel::Standard => 80,
-            ThroughputLevel::High => 1_000,
-            ThroughputLevel::NotApplicable => 20,
-        };
-        Some(self.rate.unwrap_or(by_level)).filter(|rate| *rate > 0)
-    }
-}
-
-/// Meta's `throughput.level`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ThroughputLevel {
-    /// 80 messages a second.
+/// Whether the plugin's configuration is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginMode {
+    /// It is, with all numbers.
     #[default]
-    Standard,
-    /// 1,000 messages a second.
-    High,
-    /// Unknown; here the lowest.
-    NotApplicable,
+    Ok,
+    /// A bare 500.
+    Error,
+    /// 403, as for a role without the privilege.
+    Forbidden,
+    /// 200 with no number in it.
+    Empty,
+    /// 200 with half a document.
+    Garbage,
+    /// No answer until the caller leaves.
+    Hang,
 }
 
 /// The limit for one number and one recipient: a bucket.
@@ -264,10 +229,6 @@ fn default_any_number_rate() -> u32 {
     80
 }
 
-fn connected() -> String {
-    "CONNECTED".into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,6 +247,7 @@ mod tests {
             ("tokn = 'x'", "tokn"),
             ("[listings]\nomit = 2.0", "listings.omit"),
             ("[pair]\nburst = 0", "pair"),
+            ("[plugin]\nmode = 'broken'", "broken"),
             ("numbers = [{ id = '1' }, { id = '1' }]", "numbers[1].id"),
             ("[[faults]]\nfirst = 1", "faults[0]"),
             ("[[faults]]\ndelay = '1x'", "expected a duration"),
@@ -293,15 +255,5 @@ mod tests {
             let error = SandboxConfig::from_toml(text).unwrap_err().to_string();
             assert!(error.contains(named), "{text:?}: {error}");
         }
-    }
-
-    #[test]
-    fn the_ceiling_follows_the_flag_then_the_level_unless_it_is_set() {
-        let high = Number { throughput_level: ThroughputLevel::High, ..Number::new("1") };
-        assert_eq!(Number::new("1").ceiling(), Some(80));
-        assert_eq!(high.ceiling(), Some(1_000));
-        assert_eq!(Number { is_on_biz_app: true, ..high.clone() }.ceiling(), Some(20));
-        assert_eq!(Number { rate: Some(0), ..high.clone() }.ceiling(), None);
-        assert_eq!(Number { rate: Some(7), ..high }.ceiling(), Some(7));
     }
 }

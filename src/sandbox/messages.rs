@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use super::{
     answers::Reply,
     checks::{self, Asked, INVALID_PARAMETER, INVALID_VALUE, Message},
-    config::{Listings, SandboxConfig},
+    config::{ConfigError, Listings, Plugin, SandboxConfig},
     faults::{Cut, Fault, Faults, Seen},
     latency::Latency,
     limits::Limits,
     listings::{Sends, Sent},
+    numbers::Number,
     record::{Ending, KEPT_NUMBERS, Request},
 };
 
@@ -59,6 +60,9 @@ pub(super) struct State {
     pub(super) listings: Listings,
     pub(super) faults: Faults,
     pub(super) sends: Sends,
+    pub(super) plugin: Plugin,
+    numbers: Vec<Number>,
+    /// Of the plugin's numbers and, where any may send, of those seen.
     ceilings: HashMap<String, Option<u32>>,
     others: Option<Option<u32>>,
     limits: Limits,
@@ -68,7 +72,6 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: SandboxConfig) -> Self {
-        let ceilings = config.numbers.iter().map(|n| (n.id.clone(), n.ceiling())).collect();
         let any_rate = Some(config.any_number_rate).filter(|rate| *rate > 0);
         Self {
             token: config.token,
@@ -76,12 +79,37 @@ impl State {
             listings: config.listings,
             faults: Faults::new(config.faults),
             sends: Sends::default(),
-            ceilings,
+            plugin: config.plugin,
+            ceilings: ceilings(&config.numbers),
+            numbers: config.numbers,
             others: config.any_number.then_some(any_rate),
             limits: Limits::new(config.pair),
             chance: fastrand::Rng::with_seed(config.seed),
             sequence: 0,
         }
+    }
+
+    /// The plugin's numbers.
+    pub(super) fn numbers(&self) -> &[Number] {
+        &self.numbers
+    }
+
+    /// Other numbers from now on. What a number that stays has sent in the last second still counts.
+    pub(super) fn set_numbers(&mut self, numbers: Vec<Number>) -> Result<(), ConfigError> {
+        Number::check_all(&numbers)?;
+        self.ceilings = ceilings(&numbers);
+        self.numbers = numbers;
+        Ok(())
+    }
+
+    /// Another real ceiling of one of the plugin's numbers, whatever is shown of it.
+    pub(super) fn set_ceiling(&mut self, id: &str, most: Option<u32>) -> Result<(), ConfigError> {
+        let Some(number) = self.numbers.iter_mut().find(|number| number.id == id) else {
+            return Err(ConfigError::invalid("numbers", "the plugin has no number with this id"));
+        };
+        number.rate = Some(most.unwrap_or(0));
+        self.ceilings.insert(id.to_owned(), number.ceiling());
+        Ok(())
     }
 
     /// Decides what becomes of a request with a good key and plugin.
@@ -160,6 +188,10 @@ impl State {
     }
 }
 
+fn ceilings(numbers: &[Number]) -> HashMap<String, Option<u32>> {
+    numbers.iter().map(|number| (number.id.clone(), number.ceiling())).collect()
+}
+
 /// What a fault does, given what a good answer would be.
 fn act(fault: &Fault, good: impl FnOnce() -> Reply, wamid: &str, to: &str) -> Act {
     match (fault.cut, &fault.answer) {
@@ -207,7 +239,7 @@ fn plan(
 
 #[cfg(test)]
 mod tests {
-    use super::{super::config::Number, *};
+    use super::*;
 
     const TEXT: Bytes = Bytes::from_static(
         br#"{"messaging_product":"whatsapp","to":"49","type":"text","text":{"body":"Hi"}}"#,
@@ -254,6 +286,20 @@ mod tests {
             State::new(SandboxConfig { any_number: true, any_number_rate: 1, ..config() });
         assert!(take(&mut state, "2", &TEXT).entry.wamid.is_some());
         assert_eq!(code(&take(&mut state, "2", &TEXT)), Some(130_429));
+    }
+
+    #[test]
+    fn a_ceiling_that_changes_grants_no_second_burst() {
+        let mut state = State::new(config());
+        assert!(take(&mut state, "1", &TEXT).entry.wamid.is_some());
+        state.set_ceiling("1", Some(1)).unwrap();
+        assert_eq!(code(&take(&mut state, "1", &TEXT)), Some(130_429));
+        state.set_numbers(vec![Number { rate: Some(2), ..Number::new("1") }]).unwrap();
+        assert!(take(&mut state, "1", &TEXT).entry.wamid.is_some());
+        assert_eq!(code(&take(&mut state, "1", &TEXT)), Some(130_429));
+        state.set_ceiling("1", None).unwrap();
+        assert!(take(&mut state, "1", &TEXT).entry.wamid.is_some());
+        assert!(state.set_ceiling("2", None).is_err());
     }
 
     #[test]

@@ -15,10 +15,12 @@ mod latency;
 mod limits;
 mod listings;
 mod messages;
+mod numbers;
 mod plugin;
 mod record;
 mod route;
 mod serve;
+mod times;
 
 use std::{
     io,
@@ -34,15 +36,16 @@ use tokio_util::{
 
 pub use self::{
     config::{
-        COMPILED_IN, ConfigError, ListingMode, Listings, Number, Pair, SandboxConfig,
-        ThroughputLevel,
+        COMPILED_IN, ConfigError, ListingMode, Listings, Pair, Plugin, PluginMode, SandboxConfig,
     },
     faults::{Answer, Cut, Fault, Shape},
     latency::Latency,
+    numbers::{Number, ThroughputLevel},
     record::{
         Ending, KEPT_NUMBERS, KEPT_OPAQUE, KEPT_REQUESTS, KEPT_TIMES, NumberSummary, Record,
         Request, Summary,
     },
+    times::Times,
 };
 use self::{faults::Faults, messages::State};
 
@@ -59,8 +62,6 @@ pub struct Sandbox {
 #[derive(Debug)]
 struct Shared {
     plugin_id: String,
-    /// The plugin's configuration, as it is answered.
-    plugin: serde_json::Value,
     state: Mutex<State>,
     record: Arc<Record>,
 }
@@ -76,7 +77,6 @@ impl Sandbox {
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared {
             plugin_id: config.plugin_id.clone(),
-            plugin: plugin::config(&config.numbers),
             state: Mutex::new(State::new(config)),
             record: Arc::default(),
         });
@@ -130,6 +130,29 @@ impl Sandbox {
         self.shared.state().token = token.into();
     }
 
+    /// Replaces the plugin's numbers: some appear, some vanish, levels and real ceilings change. The
+    /// plugin's configuration follows. What a number has sent in the last second still counts.
+    ///
+    /// # Errors
+    /// An id stands twice; then the old ones stay.
+    pub fn set_numbers(&self, numbers: Vec<Number>) -> Result<(), ConfigError> {
+        self.shared.state().set_numbers(numbers)
+    }
+
+    /// Sets the real ceiling of one number in messages a second, none for no ceiling. What the
+    /// plugin's configuration says of it stays.
+    ///
+    /// # Errors
+    /// The plugin has no such number.
+    pub fn set_ceiling(&self, number: &str, ceiling: Option<u32>) -> Result<(), ConfigError> {
+        self.shared.state().set_ceiling(number, ceiling)
+    }
+
+    /// Sets how the plugin's configuration is answered.
+    pub fn set_plugin_mode(&self, mode: PluginMode) {
+        self.shared.state().plugin.mode = mode;
+    }
+
     /// Sets how the listings behave.
     ///
     /// # Errors
@@ -145,6 +168,7 @@ impl Sandbox {
 struct Settings {
     latency: Option<Latency>,
     token: Option<String>,
+    plugin: Option<Plugin>,
     listings: Option<Listings>,
 }
 
@@ -168,6 +192,9 @@ impl Shared {
         }
         if let Some(token) = settings.token {
             state.token = token;
+        }
+        if let Some(plugin) = settings.plugin {
+            state.plugin = plugin;
         }
         if let Some(listings) = settings.listings {
             state.listings = listings;

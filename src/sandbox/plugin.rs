@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::config::Number;
+use super::numbers::Number;
 
 const ACCOUNT: &str = "1029384756101112";
 

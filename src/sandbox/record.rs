@@ -5,12 +5,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
+
+use super::times::Times;
 
 /// Requests kept with all their details, raw body included; later ones are only counted.
 pub const KEPT_REQUESTS: usize = 10_000;
@@ -20,8 +21,6 @@ pub const KEPT_TIMES: usize = 2_000_000;
 pub const KEPT_OPAQUE: usize = 2_000_000;
 /// Sending numbers told apart; the rest is counted in the totals alone.
 pub const KEPT_NUMBERS: usize = 10_000;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// One request to `/messages`.
 #[derive(Debug, Clone)]
@@ -40,6 +39,16 @@ pub struct Request {
     pub ending: Ending,
     /// The raw body.
     pub body: Bytes,
+}
+
+impl Request {
+    /// Meta's code, where it was refused.
+    fn refused(&self) -> Option<u32> {
+        match self.ending {
+            Ending::Answered { code, .. } => code.filter(|_| self.wamid.is_none()),
+            Ending::Cut | Ending::Hung => None,
+        }
+    }
 }
 
 /// What the caller was told.
@@ -68,9 +77,10 @@ pub struct Record {
 #[derive(Debug, Default)]
 struct Book {
     requests: Vec<Request>,
-    numbers: HashMap<String, Times>,
+    numbers: HashMap<String, OfNumber>,
     times_kept: usize,
-    opaque: HashMap<String, u32>,
+    opaque: HashMap<String, Accepted>,
+    plugin_asked: u64,
     total: u64,
     accepted: u64,
     cut: u64,
@@ -79,10 +89,20 @@ struct Book {
     by_code: BTreeMap<u32, u64>,
 }
 
+/// One number's requests.
 #[derive(Debug, Default)]
-struct Times {
+struct OfNumber {
     requests: Vec<Instant>,
     accepted: Vec<Instant>,
+    /// By Meta's code: as many as the codes of the sandbox and its faults.
+    refused: BTreeMap<u32, u64>,
+}
+
+/// What was accepted under one `biz_opaque_callback_data`.
+#[derive(Debug, Clone, Copy)]
+struct Accepted {
+    first: Instant,
+    times: u32,
 }
 
 /// The book in short, as `GET /sandbox/record` gives it.
@@ -98,6 +118,8 @@ pub struct Summary {
     pub cut: u64,
     /// Requests never answered.
     pub hung: u64,
+    /// How often the plugin's configuration was asked for, whatever was answered.
+    pub plugin_asked: u64,
     /// Answers by HTTP status.
     pub answered_by_status: BTreeMap<u16, u64>,
     /// Refusals by Meta's code.
@@ -113,6 +135,8 @@ pub struct NumberSummary {
     pub requests: usize,
     /// Messages accepted.
     pub accepted: usize,
+    /// Refusals by Meta's code.
+    pub refused_by_code: BTreeMap<u32, u64>,
     /// Most requests in any second.
     pub highest_second: usize,
     /// Most accepted messages in any second.
@@ -152,7 +176,33 @@ impl Record {
 
     /// How often a message with this `biz_opaque_callback_data` was accepted.
     pub fn accepted_by_opaque(&self, opaque: &str) -> u32 {
-        self.book().opaque.get(opaque).copied().unwrap_or(0)
+        self.book().opaque.get(opaque).map_or(0, |accepted| accepted.times)
+    }
+
+    /// When the first message with this `biz_opaque_callback_data` was accepted.
+    pub fn first_accepted(&self, opaque: &str) -> Option<Instant> {
+        self.book().opaque.get(opaque).map(|accepted| accepted.first)
+    }
+
+    /// When this number's messages were accepted.
+    pub fn accepted_times(&self, number: &str) -> Times {
+        self.book().numbers.get(number).map_or_else(Times::default, |of| Times::of(&of.accepted))
+    }
+
+    /// When this number's requests came, whatever became of them.
+    pub fn request_times(&self, number: &str) -> Times {
+        self.book().numbers.get(number).map_or_else(Times::default, |of| Times::of(&of.requests))
+    }
+
+    /// How many requests of this number were refused with this code of Meta's.
+    pub fn count_refused(&self, number: &str, code: u32) -> u64 {
+        let book = self.book();
+        book.numbers.get(number).and_then(|of| of.refused.get(&code).copied()).unwrap_or(0)
+    }
+
+    /// How often the plugin's configuration was asked for with a good key, whatever was answered.
+    pub fn count_plugin_asked(&self) -> u64 {
+        self.book().plugin_asked
     }
 
     /// How many of [`Record::accepted`] carry this text.
@@ -171,12 +221,12 @@ impl Record {
 
     /// Most requests of this number in any second `[t, t + 1 s)`.
     pub fn highest_in_any_second(&self, number: &str) -> usize {
-        self.book().numbers.get(number).map_or(0, |times| highest(&times.requests))
+        self.request_times(number).highest_second()
     }
 
     /// Most accepted messages of this number in any second `[t, t + 1 s)`.
     pub fn highest_accepted_in_any_second(&self, number: &str) -> usize {
-        self.book().numbers.get(number).map_or(0, |times| highest(&times.accepted))
+        self.accepted_times(number).highest_second()
     }
 
     /// Refusals by Meta's code.
@@ -192,12 +242,13 @@ impl Record {
     /// The book in short.
     pub fn summary(&self) -> Summary {
         let book = self.book();
-        let numbers = book.numbers.iter().map(|(id, times)| {
+        let numbers = book.numbers.iter().map(|(id, of)| {
             let number = NumberSummary {
-                requests: times.requests.len(),
-                accepted: times.accepted.len(),
-                highest_second: highest(&times.requests),
-                highest_accepted_second: highest(&times.accepted),
+                requests: of.requests.len(),
+                accepted: of.accepted.len(),
+                refused_by_code: of.refused.clone(),
+                highest_second: Times::of(&of.requests).highest_second(),
+                highest_accepted_second: Times::of(&of.accepted).highest_second(),
             };
             (id.clone(), number)
         });
@@ -207,6 +258,7 @@ impl Record {
             duplicates: duplicates(&book),
             cut: book.cut,
             hung: book.hung,
+            plugin_asked: book.plugin_asked,
             answered_by_status: book.by_status.clone(),
             refused_by_code: book.by_code.clone(),
             numbers: numbers.collect(),
@@ -238,6 +290,12 @@ impl Record {
         self.changed.notify_waiters();
     }
 
+    /// Enters that the plugin's configuration was asked for.
+    pub(super) fn note_plugin_asked(&self) {
+        self.book().plugin_asked += 1;
+        self.changed.notify_waiters();
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,21 +307,19 @@ impl Book {
         self.total += 1;
         self.accepted += u64::from(accepted);
         match request.ending {
-            Ending::Answered { status, code } => {
-                *self.by_status.entry(status).or_default() += 1;
-                if let Some(code) = code.filter(|_| !accepted) {
-                    *self.by_code.entry(code).or_default() += 1;
-                }
-            }
+            Ending::Answered { status, .. } => *self.by_status.entry(status).or_default() += 1,
             Ending::Cut => self.cut += 1,
             Ending::Hung => self.hung += 1,
         }
-        self.enter_times(&request, accepted);
+        if let Some(code) = request.refused() {
+            *self.by_code.entry(code).or_default() += 1;
+        }
+        self.enter_number(&request, accepted);
         if accepted && let Some(opaque) = &request.opaque {
-            if let Some(count) = self.opaque.get_mut(opaque) {
-                *count += 1;
+            if let Some(accepted) = self.opaque.get_mut(opaque) {
+                accepted.times += 1;
             } else if self.opaque.len() < KEPT_OPAQUE {
-                self.opaque.insert(opaque.clone(), 1);
+                self.opaque.insert(opaque.clone(), Accepted { first: request.at, times: 1 });
             }
         }
         if self.requests.len() < KEPT_REQUESTS {
@@ -273,21 +329,22 @@ impl Book {
         }
     }
 
-    fn enter_times(&mut self, request: &Request, accepted: bool) {
-        if self.times_kept >= KEPT_TIMES {
-            return;
-        }
+    fn enter_number(&mut self, request: &Request, accepted: bool) {
         if !self.numbers.contains_key(&request.number) {
             if self.numbers.len() >= KEPT_NUMBERS {
                 return;
             }
-            self.numbers.insert(request.number.clone(), Times::default());
+            self.numbers.insert(request.number.clone(), OfNumber::default());
         }
-        if let Some(times) = self.numbers.get_mut(&request.number) {
-            times.requests.push(request.at);
+        let Some(of) = self.numbers.get_mut(&request.number) else { return };
+        if let Some(code) = request.refused() {
+            *of.refused.entry(code).or_default() += 1;
+        }
+        if self.times_kept < KEPT_TIMES {
+            of.requests.push(request.at);
             self.times_kept += 1;
             if accepted {
-                times.accepted.push(request.at);
+                of.accepted.push(request.at);
                 self.times_kept += 1;
             }
         }
@@ -295,23 +352,8 @@ impl Book {
 }
 
 fn duplicates(book: &Book) -> BTreeMap<String, u32> {
-    let more_than_once = book.opaque.iter().filter(|(_, count)| **count > 1);
-    more_than_once.map(|(opaque, count)| (opaque.clone(), *count)).collect()
-}
-
-/// Most instants in any half-open second. The book may hold them slightly out of order.
-fn highest(times: &[Instant]) -> usize {
-    let mut sorted = times.to_vec();
-    sorted.sort_unstable();
-    let mut first = 0;
-    let mut most = 0;
-    for (last, at) in sorted.iter().enumerate() {
-        while *at - sorted[first] >= SECOND {
-            first += 1;
-        }
-        most = most.max(last - first + 1);
-    }
-    most
+    let more_than_once = book.opaque.iter().filter(|(_, accepted)| accepted.times > 1);
+    more_than_once.map(|(opaque, accepted)| (opaque.clone(), accepted.times)).collect()
 }
 
 #[cfg(test)]
@@ -331,35 +373,38 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_second_is_found_wherever_it_lies() {
-        let start = Instant::now();
-        for (offsets, expected) in [
-            (&[][..], 0),
-            (&[0], 1),
-            (&[0, 999], 2),
-            (&[0, 1_000], 1),
-            (&[0, 900, 1_000, 1_800, 1_899], 4),
-            (&[1_899, 0, 1_800, 900, 1_000], 4),
-        ] {
-            let times: Vec<_> =
-                offsets.iter().map(|ms| start + Duration::from_millis(*ms)).collect();
-            assert_eq!(highest(&times), expected, "{offsets:?}");
-        }
-    }
-
-    #[test]
     fn only_what_was_accepted_twice_is_a_duplicate() {
         let record = Record::default();
         record.note(request("twice", Some("wamid.1")));
         record.note(request("twice", Some("wamid.2")));
         record.note(request("once", Some("wamid.3")));
         record.note(request("once", None));
+        assert_eq!(record.accepted_times("1").count(), 3);
+        assert_eq!(record.first_accepted("twice"), record.accepted_times("1").first());
         assert_eq!(record.duplicates(), BTreeMap::from([("twice".to_owned(), 2)]));
         assert_eq!((record.count_requests(), record.count_accepted()), (4, 3));
         assert_eq!(record.accepted_by_opaque("once"), 1);
         assert_eq!(record.accepted_by_text("Hi"), 3);
         record.clear();
         assert_eq!(record.summary(), Record::default().summary());
+    }
+
+    #[test]
+    fn refusals_are_told_apart_by_number_and_code() {
+        let record = Record::default();
+        let refused = |number: &str, code| Request {
+            number: number.into(),
+            ending: Ending::Answered { status: 400, code: Some(code) },
+            ..request("a", None)
+        };
+        record.note(refused("1", 130_429));
+        record.note(refused("1", 131_056));
+        record.note(refused("2", 130_429));
+        record.note(refused("2", 130_429));
+        assert_eq!(record.refused_by_code(), BTreeMap::from([(130_429, 3), (131_056, 1)]));
+        assert_eq!(record.count_refused("1", 130_429), 1);
+        assert_eq!(record.count_refused("2", 130_429), 2);
+        assert_eq!(record.count_refused("2", 131_056), 0);
     }
 
     #[tokio::test]

@@ -28,6 +28,7 @@ pub(super) enum Own {
     Record,
     ClearRecord,
     Faults,
+    Numbers,
     Settings,
 }
 
@@ -56,6 +57,7 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
         (&Method::GET, "/sandbox/record", _) => Route::Own(Own::Record),
         (&Method::DELETE, "/sandbox/record", _) => Route::Own(Own::ClearRecord),
         (&Method::PUT, "/sandbox/faults", _) => Route::Own(Own::Faults),
+        (&Method::PUT, "/sandbox/numbers", _) => Route::Own(Own::Numbers),
         (&Method::PUT, "/sandbox/settings", _) => Route::Own(Own::Settings),
         _ => Route::Unknown,
     }

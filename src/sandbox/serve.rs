@@ -25,12 +25,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Fault, Settings, Shared,
+    Fault, Number, Settings, Shared,
     answers::Reply,
     body::AnswerBody,
-    config::ListingMode,
+    config::{ListingMode, PluginMode},
     listings::{Query, Sends},
     messages::{Act, Arrival, turned_away},
+    plugin,
     route::{Listing, Own, Route, route},
 };
 
@@ -114,9 +115,7 @@ async fn answer(
         Route::Config { .. } | Route::Listing(_) if !authorized() => {
             Ok(whole(Reply::unauthorized()))
         }
-        Route::Config { plugin } if plugin == shared.plugin_id => {
-            Ok(whole(Reply::json(&shared.plugin)))
-        }
+        Route::Config { plugin } if plugin == shared.plugin_id => describe(shared).await,
         Route::Config { .. } => Ok(whole(plugin_not_found())),
         Route::Listing(listing) => Ok(whole(list(shared, listing, &body))),
     }
@@ -146,12 +145,31 @@ async fn take(
         Act::Answer(reply) => Ok(whole(reply)),
         Act::Close => Err(Closed),
         Act::CloseInBody(reply) => Ok(reply.into_response(AnswerBody::cut)),
-        Act::Hang => {
-            // hyper drops this future when the caller leaves.
-            sleep(LONGEST_HANG).await;
-            Err(Closed)
-        }
+        Act::Hang => hang().await,
     }
+}
+
+async fn hang() -> Result<Response<AnswerBody>, Closed> {
+    // hyper drops this future when the caller leaves.
+    sleep(LONGEST_HANG).await;
+    Err(Closed)
+}
+
+/// The plugin's configuration, in its mode.
+async fn describe(shared: &Shared) -> Result<Response<AnswerBody>, Closed> {
+    let (mode, document, nothing) = {
+        let state = shared.state();
+        (state.plugin.mode, plugin::config(state.numbers()), plugin::config(&[]))
+    };
+    shared.record.note_plugin_asked();
+    Ok(whole(match mode {
+        PluginMode::Ok => Reply::json(&document),
+        PluginMode::Error => Reply::gateway(500),
+        PluginMode::Forbidden => Reply::error(403, "Forbidden"),
+        PluginMode::Empty => Reply::json(&nothing),
+        PluginMode::Garbage => Reply::half(&document),
+        PluginMode::Hang => return hang().await,
+    }))
 }
 
 fn list(shared: &Shared, listing: Listing<'_>, body: &Bytes) -> Reply {
@@ -190,6 +208,9 @@ fn control(shared: &Shared, own: Own, body: &Bytes) -> Reply {
         }
         Own::Faults => parse::<Vec<Fault>>(body)
             .and_then(|faults| shared.set_faults(faults).map_err(|error| error.to_string())),
+        Own::Numbers => parse::<Vec<Number>>(body).and_then(|numbers| {
+            shared.state().set_numbers(numbers).map_err(|error| error.to_string())
+        }),
         Own::Settings => parse::<Settings>(body)
             .and_then(|settings| shared.set(settings).map_err(|error| error.to_string())),
     };

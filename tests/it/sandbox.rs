@@ -5,8 +5,8 @@
 use std::{future::Future, time::Duration};
 
 use chakra_sender::sandbox::{
-    Answer, Cut, Ending, Fault, Latency, ListingMode, Listings, Number, Pair, Sandbox,
-    SandboxConfig, Shape,
+    Answer, Cut, Ending, Fault, Latency, ListingMode, Listings, Number, Pair, PluginMode, Sandbox,
+    SandboxConfig, Shape, ThroughputLevel,
 };
 use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -388,6 +388,70 @@ async fn the_plugins_configuration_names_each_number_and_its_level() {
     assert_eq!(seen, [("STANDARD", no), ("HIGH", no), ("STANDARD", yes)]);
     scene.sandbox.set_token("another");
     assert_eq!(answer(scene.request(Method::GET, &path)).await.0, 401);
+}
+
+#[tokio::test]
+async fn numbers_come_go_and_change_while_it_runs() {
+    let scene = Scene::open(unlimited()).await;
+    let path = format!("/v1/ext/plugin/whatsapp/{}/config", scene.plugin);
+    let levels = async || {
+        let (_, body) = answer(scene.request(Method::GET, &path)).await;
+        let numbers = body["_data"]["whatsappPhoneNumbers"].as_array().unwrap().clone();
+        numbers.iter().map(|number| number["throughput"]["level"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(levels().await, ["STANDARD"]);
+    let high = Number { throughput_level: ThroughputLevel::High, ..Number::new("77") };
+    scene.sandbox.set_numbers(vec![Number::new(NUMBER), high]).unwrap();
+    assert_eq!(levels().await, ["STANDARD", "HIGH"]);
+    let sent = async |number| answer(scene.sending(number, &text("x", "x"))).await.0;
+    assert_eq!(sent("77").await, 200);
+    let gone = scene.request(Method::PUT, "/sandbox/numbers").body(r#"[{"id": "78"}]"#);
+    assert_eq!(answer(gone).await.0, 200);
+    assert_eq!((sent("77").await, sent("78").await), (400, 200));
+    let twice = vec![Number::new("79"), Number::new("79")];
+    assert!(scene.sandbox.set_numbers(twice).is_err());
+    assert_eq!(sent("78").await, 200, "the old ones stay");
+}
+
+#[tokio::test]
+async fn a_real_ceiling_may_be_below_what_the_plugin_says() {
+    let scene = Scene::open(unlimited()).await;
+    scene.sandbox.set_ceiling(NUMBER, Some(1)).unwrap();
+    assert_eq!(scene.send("first").await.0, 200);
+    assert_eq!(scene.send("second").await.0, 400);
+    let record = scene.sandbox.record();
+    assert_eq!(record.count_refused(NUMBER, 130_429), 1);
+    assert_eq!(record.accepted_times(NUMBER).count(), 1);
+    scene.sandbox.set_ceiling(NUMBER, None).unwrap();
+    assert_eq!(scene.send("third").await.0, 200);
+}
+
+#[tokio::test]
+async fn the_plugins_configuration_may_be_broken_in_each_way() {
+    let scene = Scene::open(unlimited()).await;
+    let path = format!("/v1/ext/plugin/whatsapp/{}/config", scene.plugin);
+    let ask = || scene.request(Method::GET, &path);
+    for (mode, status) in [("error", 500), ("forbidden", 403), ("garbage", 200), ("empty", 200)] {
+        let body = json!({"plugin": {"mode": mode}}).to_string();
+        let set = scene.request(Method::PUT, "/sandbox/settings").body(body);
+        assert_eq!(answer(set).await.0, 200);
+        let response = ask().send().await.unwrap();
+        assert_eq!(response.status(), status, "{mode}");
+        let document: Result<Value, _> = serde_json::from_slice(&response.bytes().await.unwrap());
+        match mode {
+            "empty" => assert_eq!(document.unwrap()["_data"]["whatsappPhoneNumbers"], json!([])),
+            "garbage" => assert!(document.is_err()),
+            _ => {}
+        }
+    }
+    scene.sandbox.set_plugin_mode(PluginMode::Hang);
+    let record = scene.sandbox.record();
+    tokio::select! {
+        answer = ask().send() => panic!("answered: {answer:?}"),
+        () = soon(record.wait_for(|record| record.count_plugin_asked() == 5)) => {}
+    }
+    scene.sandbox.set_plugin_mode(PluginMode::Ok);
+    assert_eq!(answer(ask()).await.0, 200);
 }
 
 #[tokio::test]
