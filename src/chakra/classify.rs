@@ -3,7 +3,7 @@
 //! Meta's code decides where there is one, the HTTP status where there is none. A message counts as
 //! accepted only with its id, and as not sent only where that is sure; the rest is ambiguous.
 
-use super::codes::{self, Verdict};
+use super::codes::{self, Codes, Verdict};
 use super::envelope::{Body, Complaint};
 use super::exchange::{Exchange, Reply};
 use super::redact::{code_prefix, redact};
@@ -16,10 +16,11 @@ use jiff::Timestamp;
 const MAX_LOCATION_CHARS: usize = 200;
 
 /// What came of a request to `…/messages`. `expects_id` is false for read receipts and typing
-/// indicators. `tokens` are what must not show in any text.
+/// indicators. `codes` says what follows from Meta's codes. `tokens` are what must not show in any text.
 pub(super) fn classify(
     exchange: &Exchange,
     expects_id: bool,
+    codes: &Codes,
     tokens: &str,
     now: Timestamp,
 ) -> Answer {
@@ -32,11 +33,17 @@ pub(super) fn classify(
             Class::Ambiguous,
             format!("no answer: {}", redact(reason, tokens)),
         )),
-        Exchange::Answered(reply) => answered(reply, expects_id, tokens, now),
+        Exchange::Answered(reply) => answered(reply, expects_id, codes, tokens, now),
     }
 }
 
-fn answered(reply: &Reply, expects_id: bool, tokens: &str, now: Timestamp) -> Answer {
+fn answered(
+    reply: &Reply,
+    expects_id: bool,
+    codes: &Codes,
+    tokens: &str,
+    now: Timestamp,
+) -> Answer {
     let body = Body::read(&reply.body, reply.whole);
     let id = body.message_id();
     if reply.is_success() {
@@ -47,14 +54,11 @@ fn answered(reply: &Reply, expects_id: bool, tokens: &str, now: Timestamp) -> An
             return Answer::Accepted { whatsapp_message_id: None };
         }
     }
-    let complaint = complaint(reply, &body);
+    let complaint = complaint(reply, &body, codes);
     let verdict = match complaint.code {
         // A refusal that names a message's id contradicts itself: the message may be on its way.
         _ if id.is_some() => codes::DOUBT,
-        Some(code) => match codes::find(code) {
-            Some(row) => row.verdict,
-            None => codes::of_unknown_code(reply.status),
-        },
+        Some(code) => codes.verdict(code).unwrap_or_else(|| codes::of_unknown_code(reply.status)),
         None => codes::by_status(reply.status),
     };
     let text = complaint.text.as_deref();
@@ -70,7 +74,7 @@ fn answered(reply: &Reply, expects_id: bool, tokens: &str, now: Timestamp) -> An
     })
 }
 
-fn complaint(reply: &Reply, body: &Body) -> Complaint {
+fn complaint(reply: &Reply, body: &Body, codes: &Codes) -> Complaint {
     let found = match (reply.is_success(), body) {
         // Half of a success is no complaint, whatever words it contains.
         (true, Body::Unreadable(_)) => None,
@@ -78,9 +82,14 @@ fn complaint(reply: &Reply, body: &Body) -> Complaint {
         (false, _) => body.complaint(reply.status).or_else(|| body.remark()),
     };
     let mut found = found.unwrap_or_default();
-    // A number in a `code` field that the table lacks is not surely Meta's, so no proof that Meta
-    // refused: the status decides.
-    found.code = found.code.filter(|code| found.marked || codes::find(*code).is_some());
+    // A number in a `code` field that the built-in table lacks is not surely Meta's, so no proof that
+    // Meta refused: the status decides. A row of the configuration is heeded where that leaves nothing
+    // open, else a gateway's 502 could be made to repeat what was sent.
+    let is_open = codes::by_status(reply.status).class == Class::Ambiguous;
+    found.code = found.code.filter(|code| {
+        let is_configured = || !is_open && codes.verdict(*code).is_some();
+        found.marked || codes::find(*code).is_some() || is_configured()
+    });
     found
 }
 
@@ -142,6 +151,7 @@ fn advice(reply: &Reply, tokens: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chakra::codes::Override;
     use crate::wire::Scope;
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -165,11 +175,11 @@ mod tests {
     #[test]
     fn a_receipt_is_accepted_with_any_clean_success() {
         for body in ["", r#"{"success":true}"#, r#"{"_data":{},"_errors":[]}"#] {
-            let answer = classify(&reply(200, body), false, TOKEN, now());
+            let answer = classify(&reply(200, body), false, &Codes::default(), TOKEN, now());
             assert_eq!(answer, Answer::Accepted { whatsapp_message_id: None }, "{body}");
         }
         for body in [r#"{"success":false}"#, "<html>", r#"{"error":"x"}"#] {
-            let answer = classify(&reply(200, body), false, TOKEN, now());
+            let answer = classify(&reply(200, body), false, &Codes::default(), TOKEN, now());
             assert_eq!(failure(answer).class, Class::Ambiguous, "{body}");
         }
     }
@@ -292,7 +302,7 @@ mod tests {
     fn a_refusal_that_broke_off_is_read_as_far_as_it_came() {
         let mut cut = reply(400, r#"{"_data":[],"_errors":["(#131056) Pair rate lim"#);
         whole(&mut cut, false);
-        let failure = failure(classify(&cut, true, TOKEN, now()));
+        let failure = failure(classify(&cut, true, &Codes::default(), TOKEN, now()));
         assert_eq!((failure.class, failure.scope), (Class::Throttled, Scope::Recipient));
         assert_eq!(failure.code, Some(131056));
     }
@@ -302,7 +312,7 @@ mod tests {
         let mut cut = reply(200, r#"{"_data":{"echo":"(#131009) hi","whatsappMess"#);
         whole(&mut cut, false);
         for expects_id in [true, false] {
-            let failure = failure(classify(&cut, expects_id, TOKEN, now()));
+            let failure = failure(classify(&cut, expects_id, &Codes::default(), TOKEN, now()));
             assert_eq!((failure.class, failure.code), (Class::Ambiguous, None));
         }
     }
@@ -314,8 +324,36 @@ mod tests {
             if let Exchange::Answered(reply) = &mut throttled {
                 reply.retry_after.push(hint.into());
             }
-            let failure = failure(classify(&throttled, true, TOKEN, now()));
+            let failure = failure(classify(&throttled, true, &Codes::default(), TOKEN, now()));
             assert_eq!(failure.wait, Some(Duration::from_secs(expected)));
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_configuration_decides_but_is_no_proof_that_meta_answered() {
+        let verdict = Verdict {
+            class: Class::Unavailable,
+            scope: Scope::Message,
+            wait: Some(Duration::from_secs(30)),
+            max_attempts: Some(2),
+        };
+        let rows = [131_026..=131_026, 502..=502, 139_999..=139_999];
+        let codes = Codes::new(rows.map(|codes| Override { codes, verdict }).into());
+        for (status, body, class) in [
+            (400, r#"{"_errors":["(#131026) Undeliverable"]}"#, Class::Unavailable),
+            (500, r#"{"error":{"code":131026}}"#, Class::Unavailable),
+            (500, r#"{"_errors":["(#139999) Brand new"]}"#, Class::Unavailable),
+            (400, r#"{"error":{"code":139999}}"#, Class::Unavailable),
+            // These may be anyone's, and the message may have been sent.
+            (502, r#"{"error":{"code":502,"message":"Bad gateway"}}"#, Class::Ambiguous),
+            (500, r#"{"error":{"code":139999}}"#, Class::Ambiguous),
+            (200, r#"{"error":{"code":139999}}"#, Class::Ambiguous),
+        ] {
+            let failure = failure(classify(&reply(status, body), true, &codes, TOKEN, now()));
+            assert_eq!(failure.class, class, "{status} {body}");
+            if class == Class::Unavailable {
+                assert_eq!((failure.wait, failure.max_attempts), (verdict.wait, Some(2)), "{body}");
+            }
         }
     }
 
@@ -323,7 +361,8 @@ mod tests {
     fn silence_is_doubt_and_an_unsent_request_is_not() {
         let never = Exchange::NeverSent("connection refused".into());
         let silent = Exchange::NoAnswer("timed out".into());
-        let class = |exchange| failure(classify(exchange, true, TOKEN, now())).class;
+        let class =
+            |exchange| failure(classify(exchange, true, &Codes::default(), TOKEN, now())).class;
         assert_eq!(class(&never), Class::Unavailable);
         assert_eq!(class(&silent), Class::Ambiguous);
     }
@@ -334,7 +373,7 @@ mod tests {
         if let Exchange::Answered(reply) = &mut moved {
             reply.location = Some("https://example.com/login?next=secret".into());
         }
-        let failure = failure(classify(&moved, true, TOKEN, now()));
+        let failure = failure(classify(&moved, true, &Codes::default(), TOKEN, now()));
         assert_eq!((failure.class, failure.scope), (Class::Blocked, Scope::Account));
         let expected = "HTTP 302 (redirected to https://example.com/login: check chakra.base_url) \
                         with an empty body";
@@ -361,7 +400,7 @@ mod tests {
                 whole,
             };
             let has_id = Body::read(&reply.body, whole).message_id().is_some();
-            let answer = classify(&Exchange::Answered(reply), true, TOKEN, now());
+            let answer = classify(&Exchange::Answered(reply), true, &Codes::default(), TOKEN, now());
             let id = match &answer {
                 Answer::Accepted { whatsapp_message_id } => whatsapp_message_id.is_some(),
                 Answer::Failed(_) => true,
@@ -414,7 +453,7 @@ mod tests {
     }
 
     fn judge(status: u16, body: &str) -> Answer {
-        classify(&reply(status, body), true, TOKEN, now())
+        classify(&reply(status, body), true, &Codes::default(), TOKEN, now())
     }
 
     fn reply(status: u16, body: &str) -> Exchange {

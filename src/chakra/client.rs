@@ -3,6 +3,7 @@
 
 use super::chats::Chats;
 use super::classify::classify;
+use super::codes::Codes;
 use super::exchange::{Exchange, perform};
 use super::plugins::{self, Plugin, PluginError};
 use super::token::{Key, NewTokens};
@@ -86,12 +87,15 @@ struct Target {
     api: Url,
     /// Replaced while calls are under way: each keeps the one that it began with.
     key: watch::Sender<Key>,
+    /// Replaced likewise: an answer is read by the table of its moment.
+    codes: watch::Sender<Codes>,
     /// ChakraHQ refused the key.
     refused: Notify,
 }
 
 impl Client {
-    /// Checks the settings and sets up TLS; connects nowhere.
+    /// Checks the settings and sets up TLS; connects nowhere. Answers are read by the built-in table of
+    /// codes, see [`Client::replace_codes`].
     pub fn new(settings: ClientSettings) -> Result<Client, ClientError> {
         let base = base_url(&settings.base_url)?;
         let plugin_id = segment("chakra.plugin_id", &settings.plugin_id)?;
@@ -119,6 +123,7 @@ impl Client {
             config: extend(&plugin, &["config"]),
             api: extend(&plugin, &["api", version]),
             key: watch::Sender::new(key),
+            codes: watch::Sender::default(),
             refused: Notify::new(),
         };
         let http = http.build().map_err(ClientError::Tls)?;
@@ -135,7 +140,9 @@ impl Client {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(request);
         let exchange = perform(post, MAX_ANSWER_BYTES).await;
-        let answer = classify(&exchange, expects_id, self.key().secrets(), clock::wall());
+        let key = self.key();
+        let codes = &self.plugin.codes.borrow();
+        let answer = classify(&exchange, expects_id, codes, key.secrets(), clock::wall());
         if refuses_token(&answer) {
             self.plugin.refused.notify_one();
         }
@@ -161,6 +168,11 @@ impl Client {
         let Some(key) = self.key().replaced_by(token)? else { return Ok(false) };
         self.plugin.key.send_replace(key);
         Ok(true)
+    }
+
+    /// From now on answers are read by this table.
+    pub fn replace_codes(&self, codes: Codes) {
+        self.plugin.codes.send_replace(codes);
     }
 
     /// Waits until ChakraHQ refuses the token. For one caller: a refusal is told once.

@@ -1,8 +1,13 @@
-//! Meta's error codes and what each means for us: one table. HTTP statuses are the fallback, for
-//! answers without a code and for codes that Meta has added since.
+//! Meta's error codes and what each means for us: one table, whose rows the configuration may replace
+//! (`in_force`). HTTP statuses are the fallback, for answers without a code and for codes that Meta has
+//! added since.
 //!
 //! Meanings from Meta's error code page. Where it names a wait the row has it; the other waits are
 //! ours, long enough not to hammer a closed door.
+
+mod in_force;
+
+pub use in_force::{Codes, Line, Override};
 
 use crate::wire::{Class, Scope};
 use std::ops::RangeInclusive;
@@ -32,7 +37,7 @@ pub struct Row {
     pub meaning: &'static str,
 }
 
-/// The whole table, in ascending order, without overlap.
+/// The built-in table, in ascending order, without overlap.
 pub fn rows() -> &'static [Row] {
     ROWS
 }

@@ -17,7 +17,7 @@ mod retry_after;
 mod token;
 
 pub use client::{Client, ClientError, ClientSettings};
-pub use codes::{Row, Verdict, is_maintenance, rows};
+pub use codes::{Codes, Line, Override, Row, Verdict, is_maintenance, rows};
 pub use listing::LookError;
 pub use plugins::{Plugin, PluginError, PluginNumber};
 pub use token::NewTokens;

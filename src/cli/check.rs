@@ -1,6 +1,6 @@
 //! `check`: a tick for everything in place, and what to do about each cross.
 
-use super::{End, parts};
+use super::{End, codes, parts};
 use crate::chakra::PluginError;
 use crate::config::Settings;
 use crate::queue::rabbitmq::{DeclareError, Names, Topology, definitions, inspect};
@@ -14,6 +14,9 @@ pub(super) struct CheckArguments {
     /// the numbers of [[numbers.override]], and for the plugin's where it can be asked
     #[arg(long)]
     definitions: bool,
+    /// Print what each of Meta's error codes means here; a star marks the rows of [[chakra.code]]
+    #[arg(long, conflicts_with = "definitions")]
+    codes: bool,
 }
 
 /// One line of the list.
@@ -29,8 +32,12 @@ pub(super) async fn run(arguments: CheckArguments, settings: Settings) -> anyhow
     if arguments.definitions {
         return print_definitions(&settings).await;
     }
+    if arguments.codes {
+        return Ok(print_codes(&settings));
+    }
     let mut lines = vec![Line::Tick("the configuration is lawful".to_owned())];
     lines.extend(settings.warnings(parts::today()).into_iter().map(Line::Note));
+    lines.extend(codes::overridden(&settings.codes).map(Line::Note));
     let known = account(&settings, &mut lines).await;
     broker(&settings, &known, &mut lines).await;
     Ok(show(&lines))
@@ -154,6 +161,12 @@ fn show(lines: &[Line]) -> End {
         }
     }
     end
+}
+
+#[expect(clippy::print_stdout, reason = "stdout is data")]
+fn print_codes(settings: &Settings) -> End {
+    print!("{}", codes::render(&settings.codes));
+    End::Done
 }
 
 #[expect(clippy::print_stdout, reason = "stdout is data")]

@@ -3,6 +3,7 @@
 
 mod ask;
 mod check;
+mod codes;
 mod columns;
 mod dead_letters;
 mod demo;

@@ -34,7 +34,7 @@ pub(super) fn start_log(settings: &Settings) -> anyhow::Result<()> {
 /// The client for the configured account. Call `require_account` before.
 pub(super) fn client(settings: &Settings) -> anyhow::Result<Client> {
     let chakra = &settings.chakra;
-    Ok(Client::new(ClientSettings {
+    let client = Client::new(ClientSettings {
         base_url: chakra.base_url.clone(),
         token: chakra.token.clone().context("chakra.token is not set")?,
         plugin_id: chakra.plugin_id.clone().context("chakra.plugin_id is not set")?,
@@ -42,7 +42,9 @@ pub(super) fn client(settings: &Settings) -> anyhow::Result<Client> {
         timeout: chakra.timeout,
         connect_timeout: chakra.connect_timeout,
         max_in_flight: chakra.max_in_flight,
-    })?)
+    })?;
+    client.replace_codes(settings.codes.clone());
+    Ok(client)
 }
 
 /// The ledger: in its folder, or in memory.

@@ -2,6 +2,8 @@
 //! problem before anything starts and reports them together; reads no other place, and knows
 //! nothing of what the settings are for.
 
+mod changes;
+mod codes;
 mod keys;
 mod rabbitmq;
 mod reader;
@@ -9,6 +11,7 @@ mod sections;
 mod settings;
 mod units;
 
+pub use changes::{Change, Changes, LIVE, diff};
 pub use reader::without_newline;
 pub use sections::DRAIN_BEYOND_CALL;
 pub use settings::{
@@ -52,7 +55,8 @@ pub fn load(
     let layers = merge(file, environment, &mut problems);
     let mut reader = Reader::new(layers, problems);
     let settings = sections::settings(&mut reader);
-    reader.finish(settings)
+    let (settings, given) = reader.finish(settings)?;
+    Ok(Settings { given, ..settings })
 }
 
 impl Settings {

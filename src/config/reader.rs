@@ -2,10 +2,12 @@
 //! mend all of them at once. What was given and never asked for is an unknown key. Knows no key by
 //! name: that is `sections`.
 
+use super::changes::{self, Given};
 use super::keys::{distance, flatten, is_within, without_indexes};
 use super::units::{duration, show_duration, show_size, size};
 use super::{ConfigError, Problem};
 use config::{Map, Value, ValueKind};
+use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -18,6 +20,12 @@ const ENVIRONMENT: &str = "the environment";
 
 /// A value is shown up to this many characters.
 const SHOWN: usize = 80;
+
+/// Stands for a value that may be a secret.
+const HIDDEN: &str = "(hidden)";
+
+/// What tells the tables of a list apart.
+const NAMES: [&str; 3] = ["id", "code", "codes"];
 
 /// An unknown key is taken for a misspelt one up to this many wrong characters.
 const MISSPELT: usize = 3;
@@ -45,16 +53,38 @@ impl Reader {
         Reader { leaves, known: BTreeSet::new(), secrets: BTreeSet::new(), problems }
     }
 
-    /// The settings, if there was no problem and no unknown key.
-    pub(super) fn finish<T>(mut self, settings: Option<T>) -> Result<T, ConfigError> {
+    /// The settings and what they were read from, if there was no problem and no unknown key.
+    pub(super) fn finish<T>(mut self, settings: Option<T>) -> Result<(T, Given), ConfigError> {
         let unknown = self.leaves.iter().filter(|(key, value)| self.is_unknown(key, value));
         for key in unknown.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
             let reason = self.why_unknown(&key);
             self.problem(&key, reason);
         }
         match settings {
-            Some(settings) if self.problems.is_empty() => Ok(settings),
+            Some(settings) if self.problems.is_empty() => Ok((settings, self.given())),
             _ => Err(ConfigError { problems: self.problems }),
+        }
+    }
+
+    fn given(&self) -> Given {
+        let value = |(key, value): (&String, &Value)| {
+            let text = plain(&value.kind)?;
+            let is_secret = self.secrets.contains(&without_indexes(key));
+            let shown = if is_secret { None } else { show(&value.kind) };
+            let shown = shown.unwrap_or_else(|| HIDDEN.into());
+            Some((self.named(key), changes::Value { text: SecretString::from(text), shown }))
+        };
+        Given(self.leaves.iter().filter_map(value).collect())
+    }
+
+    /// `numbers.override[0].rate` as `numbers.override[1027729340496751].rate`: a table keeps its name
+    /// when another one is put before it.
+    fn named(&self, key: &str) -> String {
+        let Some((table, field)) = key.split_once("].") else { return key.to_owned() };
+        let names = NAMES.iter().find_map(|name| self.leaves.get(&format!("{table}].{name}")));
+        match (names.and_then(|value| plain(&value.kind)), table.split_once('[')) {
+            (Some(name), Some((list, _))) => format!("{list}[{name}].{field}"),
+            _ => key.to_owned(),
         }
     }
 
@@ -65,7 +95,7 @@ impl Reader {
         // The value of an unknown key may be a misplaced secret.
         let value = given.filter(|_| self.known.contains(&name)).map(|value| {
             let shown = if self.secrets.contains(&name) { None } else { show(&value.kind) };
-            shown.unwrap_or_else(|| "(hidden)".into())
+            shown.unwrap_or_else(|| HIDDEN.into())
         });
         let in_environment = given.is_some_and(|value| value.origin() == Some(ENVIRONMENT));
         self.problems.push(Problem {

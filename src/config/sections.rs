@@ -1,6 +1,8 @@
 //! Each key with its lawful range, and the relations between keys. All keys of a section are read
 //! before the first one that failed ends it, so that every problem is found.
 
+use super::changes::Given;
+use super::codes::codes;
 use super::rabbitmq::rabbitmq;
 use super::reader::Reader;
 use super::settings::{
@@ -27,7 +29,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// RabbitMQ's times to live end at 2^32 milliseconds, which is 49.7 days.
 const QUEUE_KEEP: RangeInclusive<Duration> = MINUTE..=Duration::from_secs(49 * 86_400);
@@ -49,6 +51,7 @@ pub(super) fn settings(from: &mut Reader) -> Option<Settings> {
     let limits = limits(from);
     let retry = retry(from);
     let most = retry.as_ref().map(|retry| retry.max_attempts);
+    let codes = codes(from, retry.as_ref().map(|retry| retry.max_age));
     let doubt = doubt(from, chakra.as_ref().map(|chakra| chakra.timeout), most);
     let results = results(from);
     let dead_letters = from.duration("dead_letters.keep", QUEUE_KEEP);
@@ -59,6 +62,7 @@ pub(super) fn settings(from: &mut Reader) -> Option<Settings> {
     let log = log(from);
     Some(Settings {
         chakra: chakra?,
+        codes,
         rabbitmq: rabbitmq?,
         numbers: numbers?,
         limits: limits?,
@@ -71,6 +75,7 @@ pub(super) fn settings(from: &mut Reader) -> Option<Settings> {
         worker: worker?,
         admin: admin?,
         log: log?,
+        given: Given::default(),
     })
 }
 

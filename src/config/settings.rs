@@ -1,6 +1,8 @@
 //! The settings as plain types. Each key is described, with its unit and range, in
 //! `config/default.toml`; here stands only what the type cannot say.
 
+use super::changes::Given;
+use crate::chakra::Codes;
 use crate::ledger::LedgerBounds;
 use crate::policy::{DoubtPolicy, RetryPolicy};
 use crate::telemetry::Format;
@@ -15,6 +17,8 @@ use std::time::Duration;
 pub struct Settings {
     /// `[chakra]`
     pub chakra: ChakraSettings,
+    /// `[[chakra.code]]`
+    pub codes: Codes,
     /// `[rabbitmq]`
     pub rabbitmq: RabbitmqSettings,
     /// `[numbers]`
@@ -39,6 +43,30 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// `[log]`
     pub log: LogSettings,
+    /// What all this was read from.
+    pub(super) given: Given,
+}
+
+impl Settings {
+    /// These settings with the live ones of `new`: what holds once a running worker has taken them over.
+    pub fn retuned(&self, new: &Settings) -> Settings {
+        let overrides = new.numbers.overrides.clone();
+        // The calls under way may take as long as they might when the worker started.
+        let longest_call = self.doubt.policy.longest_call;
+        Settings {
+            codes: new.codes.clone(),
+            numbers: NumbersSettings { overrides, ..self.numbers.clone() },
+            limits: new.limits.clone(),
+            retry: new.retry.clone(),
+            doubt: DoubtSettings {
+                policy: DoubtPolicy { longest_call, ..new.doubt.policy },
+                looks_per_second: new.doubt.looks_per_second,
+            },
+            log: LogSettings { format: self.log.format, level: new.log.level.clone() },
+            given: self.given.retuned(&new.given),
+            ..self.clone()
+        }
+    }
 }
 
 /// How ChakraHQ is called.

@@ -12,19 +12,19 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A folder with a configuration, and the variables beside it.
-struct Given {
+pub(crate) struct Given {
     folder: TempDir,
     toml: String,
     variables: Vec<(String, String)>,
 }
 
 impl Given {
-    fn toml(toml: &str) -> Given {
+    pub(crate) fn toml(toml: &str) -> Given {
         let folder = TempDir::new().unwrap();
         Given { folder, toml: toml.to_owned(), variables: Vec::new() }
     }
 
-    fn variable(mut self, name: &str, value: &str) -> Given {
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Given {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -42,14 +42,14 @@ impl Given {
         self.folder.path().join(name)
     }
 
-    fn load(self) -> Result<Settings, ConfigError> {
+    pub(crate) fn load(self) -> Result<Settings, ConfigError> {
         let file = self.path("chakra-sender.toml");
         fs::write(&file, &self.toml).unwrap();
         load(Some(&file), self.variables.into_iter())
     }
 
     /// What is reported, without the folder's own name.
-    fn problems(self) -> String {
+    pub(crate) fn problems(self) -> String {
         let folder = self.folder.path().display().to_string();
         self.load().unwrap_err().to_string().replace(&folder, "")
     }

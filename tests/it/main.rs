@@ -10,6 +10,7 @@ mod broker_trouble;
 mod chakra_client;
 mod commands;
 mod configuration;
+mod configuration_changes;
 mod conservation;
 mod dead_letters;
 mod delivery;
