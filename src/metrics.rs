@@ -112,6 +112,15 @@ pub enum Acknowledged {
     Lost,
 }
 
+/// What came of settings that were read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// They were lawful.
+    Applied,
+    /// They were not: nothing changed.
+    Refused,
+}
+
 /// All metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -134,6 +143,7 @@ pub struct Metrics {
     workers_seen: IntGauge,
     doubt_jobs: IntGauge,
     looks: IntCounterVec,
+    reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -204,6 +214,11 @@ impl Metrics {
             looks: new.counters(
                 "looks_total",
                 "Looks at chats for messages of jobs in doubt, by what they showed.",
+                &["outcome"],
+            )?,
+            reloads: new.counters(
+                "reloads_total",
+                "Settings read again at a SIGHUP: applied, or refused as a whole.",
                 &["outcome"],
             )?,
             registry: new.0.clone(),
@@ -328,6 +343,15 @@ impl Metrics {
             Sighting::NoChat => "no-chat",
         };
         self.looks.with_label_values(&[outcome]).inc();
+    }
+
+    /// The settings were read again.
+    pub fn reloaded(&self, outcome: Reload) {
+        let outcome = match outcome {
+            Reload::Applied => "applied",
+            Reload::Refused => "refused",
+        };
+        self.reloads.with_label_values(&[outcome]).inc();
     }
 
     /// How many jobs are in doubt.

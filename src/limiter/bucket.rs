@@ -27,6 +27,13 @@ impl Bucket {
         Bucket { full_at: (next.min(END) + tolerance(quota)).into() }
     }
 
+    /// The same bucket under another quota: what is taken at that moment stays taken, token by token.
+    pub(super) fn moved(self, from: Quota, to: Quota, at: Duration) -> Bucket {
+        let missing = Duration::from(self.full_at).saturating_sub(at);
+        let taken = missing.div_duration_f64(from.replenish_interval());
+        Bucket { full_at: (at + to.replenish_interval().mul_f64(taken)).min(END).into() }
+    }
+
     /// When its next token is there; this may be past.
     pub(super) fn next(self, quota: Quota) -> Duration {
         Duration::from(self.full_at).saturating_sub(tolerance(quota))

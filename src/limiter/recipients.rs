@@ -6,6 +6,7 @@ use super::bucket::Bucket;
 use super::setbacks::Setbacks;
 use crate::wire::{NumberId, Recipient};
 use governor::Quota;
+use governor::nanos::Nanos;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -68,15 +69,38 @@ impl Default for RecipientLimit {
     }
 }
 
+/// What is remembered of a pair.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pair {
+    bucket: Bucket,
+    /// The last moment that was given to it. It says what is still to come when the limit changes.
+    promised: Nanos,
+}
+
+impl Pair {
+    fn reserve(&mut self, quota: Quota, now: Duration) -> Duration {
+        // Without a change of the limit the bucket alone would say the same.
+        let at = self.bucket.reserve(quota, now.max(self.promised.into()));
+        self.promised = at.into();
+        at
+    }
+
+    fn change_quota(&mut self, from: Quota, to: Quota, now: Duration) {
+        self.bucket = self.bucket.moved(from, to, now.max(self.promised.into()));
+    }
+}
+
 /// The gates of all (number, recipient) pairs, each full at first. At most `capacity` pairs are
-/// remembered, in under 40 bytes each, and a few that were refused.
+/// remembered, in under 60 bytes each, and a few that were refused.
 #[derive(Debug)]
 pub struct Recipients {
-    limit: Option<RecipientLimit>,
+    /// While it is off, the last one: the buckets count by it.
+    limit: RecipientLimit,
+    is_on: bool,
     capacity: usize,
     /// By the hash of the pair, so that no phone number stays in memory. Two of a million pairs share
     /// a bucket with a chance of 1 in 37 million; they would wait for each other, nothing worse.
-    buckets: HashMap<u64, Bucket>,
+    pairs: HashMap<u64, Pair>,
     setbacks: Setbacks,
     hasher: RandomState,
     start: Option<Instant>,
@@ -89,9 +113,10 @@ impl Recipients {
     /// No limit, no gate: then a pair waits only after a refusal. `capacity` bounds the memory.
     pub fn new(limit: Option<RecipientLimit>, capacity: usize) -> Recipients {
         Recipients {
-            limit,
+            limit: limit.unwrap_or_default(),
+            is_on: limit.is_some(),
             capacity,
-            buckets: HashMap::new(),
+            pairs: HashMap::new(),
             setbacks: Setbacks::default(),
             hasher: RandomState::new(),
             start: None,
@@ -104,25 +129,28 @@ impl Recipients {
     /// When this job may go: the next free moment of its pair after all promised before. Not after
     /// `now` means at once. A pair that finds no room passes at once too: Meta then refuses it.
     pub fn reserve(&mut self, number: &NumberId, recipient: &Recipient, now: Instant) -> Instant {
-        if self.limit.is_none() && self.setbacks.is_empty() {
+        if !self.is_on && self.setbacks.is_empty() {
             return now;
         }
         let pair = self.pair(number, recipient);
         let (start, since_start) = self.since_start(now);
         let from = self.setbacks.until(pair, since_start).unwrap_or(since_start);
-        let Some(limit) = self.limit else { return start + from };
+        if !self.is_on {
+            return start + from;
+        }
+        let limit = self.limit;
         self.make_room(limit, since_start);
 
-        let full = self.buckets.len() >= self.capacity;
-        let bucket = match self.buckets.get_mut(&pair) {
-            Some(bucket) => bucket,
+        let full = self.pairs.len() >= self.capacity;
+        let pair = match self.pairs.get_mut(&pair) {
+            Some(pair) => pair,
             None if full => {
                 self.ungated += 1;
                 return start + from;
             }
-            None => self.buckets.entry(pair).or_default(),
+            None => self.pairs.entry(pair).or_default(),
         };
-        start + bucket.reserve(limit.quota(), from)
+        start + pair.reserve(limit.quota(), from)
     }
 
     /// Whether the pair waits after a refusal: then no earlier promise holds.
@@ -163,6 +191,20 @@ impl Recipients {
         (start, now.saturating_duration_since(start))
     }
 
+    /// Goes on with another limit. What each pair has taken counts under it as well, and what was
+    /// promised stands: what comes now comes after it. While there is no limit nothing is counted, and nothing is forgotten.
+    pub fn change_limit(&mut self, limit: Option<RecipientLimit>, now: Instant) {
+        self.is_on = limit.is_some();
+        let Some(limit) = limit.filter(|limit| *limit != self.limit) else { return };
+        let (_, since_start) = self.since_start(now);
+        let (from, to) = (self.limit.quota(), limit.quota());
+        for pair in self.pairs.values_mut() {
+            pair.change_quota(from, to, since_start);
+        }
+        self.limit = limit;
+        self.next_sweep = self.next_sweep.min(since_start + limit.every);
+    }
+
     /// Jobs that passed without a gate because there was no room.
     pub fn ungated(&self) -> u64 {
         self.ungated
@@ -170,17 +212,17 @@ impl Recipients {
 
     /// Pairs that are remembered.
     pub fn remembered(&self) -> usize {
-        self.buckets.len()
+        self.pairs.len()
     }
 
     /// Forgets the pairs that may use their whole burst again. A bucket in use lives at least `every`,
     /// so sweeping more often would find little; and the map must have doubled or be full.
     fn make_room(&mut self, limit: RecipientLimit, now: Duration) {
-        if self.buckets.len() < self.sweep_above || now < self.next_sweep {
+        if self.pairs.len() < self.sweep_above || now < self.next_sweep {
             return;
         }
-        self.buckets.retain(|_, bucket| !bucket.is_full(now));
-        self.sweep_above = (2 * self.buckets.len()).max(MIN_SWEEP).min(self.capacity);
+        self.pairs.retain(|_, pair| !pair.bucket.is_full(now));
+        self.sweep_above = (2 * self.pairs.len()).max(MIN_SWEEP).min(self.capacity);
         self.next_sweep = now + limit.every;
     }
 }

@@ -115,8 +115,10 @@ impl Hall {
             self.looking.accepted(job, id, now);
         }
         let times = (began, now);
-        let settlement =
-            policy::conclude(job, &history, answer, &self.retry, times, fastrand::f64());
+        let settlement = {
+            let retry = &self.live.borrow().retry;
+            policy::conclude(job, &history, answer, retry, times, fastrand::f64())
+        };
         if Outcome::of(&settlement).is_none() {
             // It was answered: a second delivery of it is not in doubt.
             let Settlement::Reschedule(wait) = &settlement else {
@@ -252,7 +254,7 @@ impl Hall {
         history: History,
     ) -> Result<History, Stopped> {
         self.noted(job, delivery.doubt(job, doubt.strength).await);
-        let due = policy::look_due(&history, &doubt, &self.doubt);
+        let due = policy::look_due(&history, &doubt, &self.live.borrow().doubt);
         let later = || Stopped::settled(policy::in_doubt(&history, doubt, due));
         let rest = policy::rest(due, clock::wall());
         if rest > LOOK_SLEEPS {
@@ -295,7 +297,8 @@ impl Hall {
         {
             return Err(again());
         }
-        match policy::judge(job, &history, &doubt, sighting, &self.doubt, now) {
+        let policy = self.live.borrow().doubt;
+        match policy::judge(job, &history, &doubt, sighting, &policy, now) {
             Verdict::Settle(settlement) => Err(Stopped::Settled(settlement)),
             Verdict::Resend(history) => {
                 // Unrecorded, it would be looked for again: no harm.
@@ -311,7 +314,8 @@ impl Hall {
         incoming: &Incoming<R>,
         history: &History,
     ) -> Result<(), Stopped> {
-        match policy::timing(job, history, incoming.waited_for, self.max_wait, clock::wall()) {
+        let max_wait = self.live.borrow().max_wait;
+        match policy::timing(job, history, incoming.waited_for, max_wait, clock::wall()) {
             Timing::Now => Ok(()),
             Timing::Sleep(rest) => {
                 self.metrics.waited(WaitGate::Due, rest);
@@ -341,7 +345,7 @@ impl Hall {
             recipients.reserve(number, recipient, now)
         };
         let rest = free.saturating_duration_since(now);
-        if rest > self.max_wait {
+        if rest > self.live.borrow().max_wait {
             let due = clock::wall() + rest;
             return Err(Stopped::settled(policy::later(job, history, due, Why::Recipient)));
         }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A look waits no longer in hand than this for the pace of looks; else it comes again later.
@@ -88,6 +89,14 @@ impl Looking {
             inspected: Mutex::new(0),
             probes,
             asked: AsyncMutex::new(asked),
+        }
+    }
+
+    /// Goes on at another pace.
+    pub(super) fn change_rate(&self, pace: Rate, now: Instant) {
+        let mut gate = lock(&self.gate);
+        if gate.rate() != pace {
+            gate.change_rate(pace, now);
         }
     }
 

@@ -8,12 +8,14 @@ mod account;
 mod handle;
 mod lanes;
 mod limits;
+mod live;
 mod looking;
 mod order;
 mod templates;
 mod views;
 mod waiting;
 
+pub use live::Tuner;
 pub use views::{LaneView, LaneViews};
 
 use crate::chakra::Client;
@@ -28,6 +30,7 @@ use crate::wire::{Class, NumberId, Recipient, ResultEvent, SendJob};
 use account::Account;
 use futures_util::FutureExt;
 use lanes::{Lane, Shared};
+use live::Live;
 use looking::Looking;
 use order::Place;
 use std::panic::AssertUnwindSafe;
@@ -74,11 +77,10 @@ struct Hall {
     metrics: Arc<Metrics>,
     recipients: Mutex<Recipients>,
     shared: Arc<Shared>,
-    retry: RetryPolicy,
-    doubt: DoubtPolicy,
+    /// Replaced as a whole while jobs are under way.
+    live: watch::Sender<Live>,
     looking: Arc<Looking>,
     templates: Templates,
-    max_wait: Duration,
     notices: Notices,
     drain: CancellationToken,
 }
@@ -128,17 +130,17 @@ impl Worker {
             holds: notices.holds.clone(),
         });
         let recipients = Recipients::new(settings.recipient, MAX_RECIPIENTS);
+        let WorkerSettings { max_wait, retry, doubt, .. } = settings;
+        let live = Live { max_wait, retry, doubt };
         let hall = Hall {
             chakra,
             ledger,
             metrics,
             recipients: Mutex::new(recipients),
             shared,
-            retry: settings.retry,
-            doubt: settings.doubt,
+            live: watch::Sender::new(live),
             looking: Arc::new(looking),
             templates: Templates::default(),
-            max_wait: settings.max_wait,
             notices,
             drain,
         };
@@ -157,6 +159,11 @@ impl Worker {
     /// What it believes of each number, as it goes on.
     pub fn views(&self) -> LaneViews {
         self.lanes.clone()
+    }
+
+    /// Changes its settings while it runs.
+    pub fn tuner(&self) -> Tuner {
+        Tuner { hall: Arc::clone(&self.hall), lanes: self.lanes.clone() }
     }
 
     /// Runs until the queue has ended and every job in hand is settled.

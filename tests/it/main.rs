@@ -21,6 +21,7 @@ mod handing_over;
 mod learning;
 mod ledger;
 mod limiter;
+mod limiter_changes;
 mod nothing_twice;
 mod numbers;
 mod odd_bytes;
