@@ -1,5 +1,5 @@
-//! The life of the process: the signals that end it, and the order and the bounds of its end.
-//! Does not know what it ends.
+//! The life of the process: the signals that end it or change its settings, and the order and the bounds
+//! of its end. Does not know what it ends or changes.
 
 use crate::clock;
 use std::io;
@@ -39,6 +39,24 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// SIGHUP, caught from the moment this is made: from here on it does not end the process. One that comes
+/// before anybody waits for it is not lost; several that come at once are one.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Catches the signal.
+    pub fn catch() -> io::Result<Hangups> {
+        Ok(Hangups(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        // It ends with None only when no more signals can come, which is never.
+        self.0.recv().await;
     }
 }
 

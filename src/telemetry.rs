@@ -4,9 +4,10 @@
 
 use std::io::IsTerminal;
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 /// The levels that a filter may name.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -34,14 +35,29 @@ pub enum TelemetryError {
     /// A process has one log.
     #[error("the log is set up already: {0}")]
     AlreadySet(String),
+    /// Nothing is logged any more.
+    #[error("the log has ended")]
+    Ended,
+}
+
+/// What the process's log shows; it can be changed.
+#[derive(Debug, Clone)]
+pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// From now on this filter holds; see [`check`].
+    pub fn change(&self, filter: &str) -> Result<(), TelemetryError> {
+        self.0.reload(lawful(filter)?).map_err(|_| TelemetryError::Ended)
+    }
 }
 
 /// Sets up the process's log, once. `filter` is a level (`info`) or directives
 /// (`info,lapin=warn`), see [`check`].
-pub fn init(format: Format, filter: &str) -> Result<(), TelemetryError> {
+pub fn init(format: Format, filter: &str) -> Result<LogFilter, TelemetryError> {
     let terminal = std::io::stderr().is_terminal();
-    let subscriber = subscriber(format, filter, terminal, std::io::stderr)?;
-    subscriber.try_init().map_err(|error| TelemetryError::AlreadySet(error.to_string()))
+    let (subscriber, filter) = subscriber(format, filter, terminal, std::io::stderr)?;
+    subscriber.try_init().map_err(|error| TelemetryError::AlreadySet(error.to_string()))?;
+    Ok(filter)
 }
 
 /// Says what is wrong with a filter. Stricter than the library, for which the misspelt level
@@ -67,24 +83,29 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
     }
 }
 
+fn lawful(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    parse(filter).map_err(|reason| TelemetryError::Filter { filter: filter.to_owned(), reason })
+}
+
 fn subscriber<W>(
     format: Format,
     filter: &str,
     terminal: bool,
     writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+) -> Result<(impl Subscriber + Send + Sync, LogFilter), TelemetryError>
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let filter = parse(filter)
-        .map_err(|reason| TelemetryError::Filter { filter: filter.to_owned(), reason })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    Ok(match format {
-        Format::Json => Box::new(builder.json().flatten_event(true).finish()),
+    let (filter, handle) = reload::Layer::new(lawful(filter)?);
+    // A line that cannot be written is lost: told on stderr, it would end its task by a panic.
+    let lines = fmt::layer().log_internal_errors(false).with_writer(writer);
+    let lines = match format {
+        Format::Json => lines.json().flatten_event(true).boxed(),
         // Left alone on a terminal, the library honours NO_COLOR.
-        Format::Text if terminal => Box::new(builder.compact().finish()),
-        Format::Text => Box::new(builder.with_ansi(false).compact().finish()),
-    })
+        Format::Text if terminal => lines.compact().boxed(),
+        Format::Text => lines.with_ansi(false).compact().boxed(),
+    };
+    Ok((Registry::default().with(filter).with(lines), LogFilter(handle)))
 }
 
 #[cfg(test)]
@@ -106,10 +127,15 @@ mod tests {
     }
 
     fn logged(format: Format, filter: &str, log: impl FnOnce()) -> String {
+        logged_by(format, filter, |_| log())
+    }
+
+    fn logged_by(format: Format, filter: &str, log: impl FnOnce(LogFilter)) -> String {
         let sink = Sink::default();
         let writer = sink.clone();
-        let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
-        tracing::subscriber::with_default(subscriber, log);
+        let (subscriber, filter) =
+            subscriber(format, filter, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || log(filter));
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
     }
 
@@ -133,6 +159,22 @@ mod tests {
             tracing::info!(target: "other", "dropped");
         });
         assert!(lines.contains("kept") && !lines.contains("dropped"), "{lines:?}");
+    }
+
+    #[test]
+    fn the_filter_can_be_changed_and_stays_where_the_new_one_is_wrong() {
+        let lines = logged_by(Format::Text, "warn", |filter| {
+            let count = |step| tracing::info!(step, "counted");
+            count(1);
+            filter.change("info").unwrap();
+            count(2);
+            assert!(matches!(filter.change("inof"), Err(TelemetryError::Filter { .. })));
+            count(3);
+            filter.change("error").unwrap();
+            count(4);
+        });
+        let told = [1, 2, 3, 4].map(|step| lines.contains(&format!("step={step}")));
+        assert_eq!(told, [false, true, true, false], "{lines}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod enqueue;
 mod numbers;
 mod parts;
 mod progress;
+mod reload;
 mod results;
 mod sandbox;
 mod schema;
@@ -18,10 +19,11 @@ mod send;
 mod token;
 mod worker;
 
-use crate::config::{self, ConfigError, Settings};
+use crate::config::ConfigError;
 use crate::supervisor::{EXIT_INTERRUPTED, Signals};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use reload::Sources;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -125,9 +127,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<End> {
-    let settings = || settings(arguments.config.as_deref());
+    let sources = sources(arguments.config);
+    let settings = || sources.load();
     match arguments.command {
-        Command::Worker => worker::run(settings()?).await,
+        Command::Worker => worker::run(sources).await,
         Command::Send(arguments) => send::run(arguments, settings()?).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Enqueue(arguments) => enqueue::run(arguments, settings()?).await,
@@ -140,12 +143,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<End> {
     }
 }
 
-fn settings(file: Option<&std::path::Path>) -> Result<Settings, ConfigError> {
+fn sources(file: Option<PathBuf>) -> Sources {
     // A variable that is no Unicode cannot be one of ours.
     let unicode = |(name, value): (OsString, OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
-    config::load(file, std::env::vars_os().filter_map(unicode))
+    Sources { file, environment: std::env::vars_os().filter_map(unicode).collect() }
 }
 
 /// A line for a person.

@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::queue::rabbitmq::{
     ConnectionSettings, Marked, Prefetch, TlsIdentity, TlsSettings, TopologySettings, Touch,
 };
-use crate::telemetry;
+use crate::telemetry::{self, LogFilter};
 use crate::worker::WorkerSettings;
 use anyhow::Context;
 use futures_util::FutureExt;
@@ -27,7 +27,7 @@ const HELD_SECONDS: f64 = 2.25;
 const PREFETCH: (f64, f64) = (4.0, 1000.0);
 
 /// The log as it is configured.
-pub(super) fn start_log(settings: &Settings) -> anyhow::Result<()> {
+pub(super) fn start_log(settings: &Settings) -> anyhow::Result<LogFilter> {
     telemetry::init(settings.log.format, &settings.log.level).context("starting the log")
 }
 

@@ -80,7 +80,7 @@ async fn send(
     // Ends with this value.
     let mut beside = JoinSet::new();
     if let Some(file) = settings.chakra.token_file.clone() {
-        beside.spawn(token::follow(file, client.clone(), CancellationToken::new()));
+        beside.spawn(token::follow(file, client.clone(), Arc::default(), CancellationToken::new()));
     }
     let worker = Worker::new(
         parts::worker_settings(&settings)?,

@@ -5,20 +5,28 @@ use crate::chakra::Client;
 use crate::config::without_newline;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks at the file. A refused key makes a look at once.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Reads the file again and again until stopped. What cannot be taken is told once, and the old key
-/// is kept.
-pub(super) async fn follow(file: PathBuf, client: Client, stop: CancellationToken) {
+/// Reads the file again and again until stopped, and at once when `now` says so. What cannot be taken is
+/// told once, and the old key is kept.
+pub(super) async fn follow(
+    file: PathBuf,
+    client: Client,
+    now: Arc<Notify>,
+    stop: CancellationToken,
+) {
     let mut told = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = client.token_refused() => {}
+            () = now.notified() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         match look(&file, &client).await {

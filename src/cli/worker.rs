@@ -1,6 +1,7 @@
 //! `worker`: the main job, from RabbitMQ until told to stop.
 
 use super::numbers::Page;
+use super::reload::{Reloading, Sources};
 use super::{End, parts, token, under_signals};
 use crate::admin::{Admin, NumbersPage};
 use crate::chakra::Client;
@@ -12,7 +13,8 @@ use crate::queue::rabbitmq::{
     Accept, AskForNumbers, BrokerState, RabbitQueue, RabbitSettings, Touch,
 };
 use crate::readiness::Readiness;
-use crate::supervisor::{Drain, Phase};
+use crate::supervisor::{Drain, Hangups, Phase};
+use crate::telemetry::LogFilter;
 use crate::wire::NumberId;
 use crate::worker::{Worker, WorkerSettings};
 use anyhow::Context;
@@ -20,7 +22,7 @@ use futures_util::FutureExt;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -39,17 +41,28 @@ const EXPLAIN_AT_MOST: Duration = Duration::from_secs(1);
 /// are beyond numbers.max_lanes. A connection has no more channels (RabbitMQ's default channel_max).
 const LANES_AT_MOST: usize = 2_047;
 
-pub(super) async fn run(settings: Settings) -> anyhow::Result<End> {
+pub(super) async fn run(sources: Sources) -> anyhow::Result<End> {
+    // Before all else: one that comes during the start must not end the process.
+    let hangups = Hangups::catch().context("catching signals")?;
+    let settings = sources.load()?;
     settings.require_account()?;
-    parts::start_log(&settings)?;
+    let log = parts::start_log(&settings)?;
     for warning in settings.warnings(parts::today()) {
         tracing::warn!("{warning}");
     }
     let drain = CancellationToken::new();
-    under_signals(&drain, work(settings, drain.clone())).await
+    let reread = Reread { hangups, sources, log };
+    under_signals(&drain, work(settings, reread, drain.clone())).await
 }
 
-async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<End> {
+/// For settings that are read again while the worker runs.
+struct Reread {
+    hangups: Hangups,
+    sources: Sources,
+    log: LogFilter,
+}
+
+async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> anyhow::Result<End> {
     let metrics = Arc::new(Metrics::new()?);
     let readiness = Readiness::new(&[RABBITMQ, LEDGER]);
     let known = Arc::default();
@@ -58,7 +71,7 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     let client = parts::client(&settings)?;
     let ledger = parts::ledger(&settings)?;
     services.show_trouble(&ledger, readiness.clone());
-    services.follow_token(&settings, &client);
+    let look_for_token = services.follow_token(&settings, &client);
     // It may take a while: a stop does not wait for it.
     let asked = drain.run_until_cancelled(numbers(&settings, &client)).await;
     let Some(numbers) = asked else {
@@ -75,7 +88,7 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
     services.show(&queue, readiness.clone());
     let worker = Worker::new(
         WorkerSettings { max_lanes: LANES_AT_MOST, ..parts::worker_settings(&settings)? },
-        client,
+        client.clone(),
         ledger,
         Arc::clone(&metrics),
         queue.may_send(),
@@ -83,6 +96,16 @@ async fn work(settings: Settings, drain: CancellationToken) -> anyhow::Result<En
         drain.clone(),
     );
     known.get_or_init(|| Page::new(worker.views(), queue.notices().operators));
+    let reloading = Reloading {
+        sources: reread.sources,
+        settings: settings.clone(),
+        tuner: worker.tuner(),
+        client,
+        log: reread.log,
+        metrics: Arc::clone(&metrics),
+    };
+    let also = move || look_for_token.notify_one();
+    services.tasks.spawn(reloading.run(reread.hangups, also, services.stop.clone()));
     let mut hall = JoinSet::new();
     hall.spawn(worker.run(incoming));
     tracing::info!(prefix = settings.rabbitmq.prefix, "started");
@@ -263,11 +286,15 @@ impl Services {
         Ok(services)
     }
 
-    /// Takes a token that is rotated in its file, also while the jobs in hand are finished.
-    fn follow_token(&mut self, settings: &Settings, client: &Client) {
+    /// Takes a token that is rotated in its file, also while the jobs in hand are finished. What it
+    /// returns makes it look at once.
+    fn follow_token(&mut self, settings: &Settings, client: &Client) -> Arc<Notify> {
+        let now = Arc::new(Notify::new());
         if let Some(file) = settings.chakra.token_file.clone() {
-            self.tasks.spawn(token::follow(file, client.clone(), self.stop.clone()));
+            let (client, now, stop) = (client.clone(), Arc::clone(&now), self.stop.clone());
+            self.tasks.spawn(token::follow(file, client, now, stop));
         }
+        now
     }
 
     /// Shows the broker's state on `/readyz` and in the log, as it changes.

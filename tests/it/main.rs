@@ -22,6 +22,7 @@ mod learning;
 mod ledger;
 mod limiter;
 mod limiter_changes;
+mod live_settings;
 mod nothing_twice;
 mod numbers;
 mod odd_bytes;
