@@ -28,6 +28,7 @@ mod numbers;
 mod odd_bytes;
 mod ownership;
 mod pauses;
+mod pausing;
 mod presence;
 mod processes;
 mod provider_processes;
