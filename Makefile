@@ -2,10 +2,10 @@
 CARGO ?= cargo
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo test)
 
-# How the table of `make chaos` says that it was made.
-CHAOS_GIVEN := $(if $(SHORT), SHORT=$(SHORT))$(if $(BROKER), BROKER=$(BROKER))$(if $(BESIDE), BESIDE=$(BESIDE))$(if $(ONLY), ONLY="$(ONLY)")
+# How the tables of `make chaos` and `make pace` say that they were made.
+GIVEN := $(if $(SHORT), SHORT=$(SHORT))$(if $(BROKER), BROKER=$(BROKER))$(if $(BESIDE), BESIDE=$(BESIDE))$(if $(ONLY), ONLY="$(ONLY)")
 
-.PHONY: help test lint chaos fmt deny advisories demo
+.PHONY: help test lint chaos pace fmt deny advisories demo
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,10 +26,18 @@ fmt: ## Format the code
 chaos: ## The promises tried by force, a table of what came of it; SHORT=1 for the form of CI, CONTRIBUTING.md has the rest
 	@tests/needs
 	@chroot=$${RABBITMQ_CHROOT:-}; $(if $(BROKER),chroot=$$(tests/rabbitmq-chroot $(BROKER)) &&) \
-		RABBITMQ_CHROOT=$$chroot CHAOS_COMMAND='make chaos$(CHAOS_GIVEN)' tests/with-rabbitmq \
+		RABBITMQ_CHROOT=$$chroot CHAOS_COMMAND='make chaos$(GIVEN)' tests/with-rabbitmq \
 		$(CARGO) test --locked --quiet --features crash-points --test chaos -- \
 		$(if $(SHORT),--short) $(if $(ONLY),--only "$(ONLY)") \
 		$(if $(BESIDE),--beside target/chaos/table-$(BESIDE).json) --table target/chaos/table$(if $(BROKER),-$(BROKER)).md
+
+# The short form leaves the fastest number out, which a build without optimisation cannot keep up with.
+pace: ## One rate for each number, whoever sends, measured; SHORT=1 for the form of CI, CONTRIBUTING.md has the rest
+	@tests/needs
+	@chroot=$${RABBITMQ_CHROOT:-}; $(if $(BROKER),chroot=$$(tests/rabbitmq-chroot $(BROKER)) &&) \
+		RABBITMQ_CHROOT=$$chroot PACE_COMMAND='make pace$(GIVEN)' tests/with-rabbitmq \
+		$(CARGO) test --locked --quiet $(if $(SHORT),,--release) --test pace -- \
+		$(if $(SHORT),--short) $(if $(ONLY),--only "$(ONLY)") --table target/pace/table$(if $(BROKER),-$(BROKER)).md
 
 deny: ## Licences, bans and sources of all dependencies
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny

@@ -16,6 +16,7 @@ mod strikes;
 #[allow(dead_code, unreachable_pub, reason = "what stories share; the harness needs a part of it")]
 mod support;
 mod table;
+mod version;
 mod world;
 
 use chakra_sender::clock;
@@ -25,7 +26,7 @@ use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use table::{Listing, Row, Run};
@@ -33,6 +34,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
+use version::version;
 use world::World;
 
 /// Jobs that come after the fault: it must work for new ones too.
@@ -180,12 +182,4 @@ fn command() -> String {
     told.unwrap_or_else(|_| {
         std::env::args().skip(1).fold("chaos".into(), |all, one| all + " " + &one)
     })
-}
-
-/// The broker's, as its own program says.
-fn version() -> String {
-    let dir = tempfile::tempdir().unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rabbitmq-node");
-    let said = Command::new(script).arg("version").arg(dir.path()).output().unwrap();
-    String::from_utf8_lossy(&said.stdout).lines().last().unwrap_or("of no known version").to_owned()
 }

@@ -194,7 +194,7 @@ impl Text {
 
 /// A running process, which ends with its value.
 pub(crate) struct Process {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) out: Text,
     pub(crate) err: Text,
 }

@@ -1,0 +1,149 @@
+//! What lanes cost a worker: processor time by the kernel's account, and memory at its highest.
+//!
+//! A send costs what it costs; a lane that waits for its pace is to cost nothing beside. So what a thousand
+//! lanes cost is compared with what as many sends of one lane do.
+
+use crate::lanes::{Kind, lanes};
+use crate::table::{Group, Row, Verdict, percent};
+use crate::world::World;
+use crate::{Length, limited};
+use chakra_sender::clock;
+use chakra_sender::wire::Priority;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// What waiting lanes may cost beside their sends, of a core (issue 4 of the design).
+const WAITING_AT_MOST: f64 = 0.05;
+
+/// What lanes without a job may cost, of a core (the same).
+const IDLE_AT_MOST: f64 = 0.01;
+
+/// Memory with a thousand lanes (DESIGN, targets).
+const MEMORY_AT_MOST: u64 = 128 << 20;
+
+/// How long is measured.
+const WINDOW: Duration = Duration::from_secs(20);
+
+/// After a start or after the first jobs: what happens once is over.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// A worker takes hold of a thousand lanes within this.
+const HELD_WITHIN: Duration = Duration::from_secs(60);
+
+/// Processor time in /proc is counted in these: 100 a second on every Linux (USER_HZ).
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// The pages of Linux's account of a process.
+struct Account {
+    at: Instant,
+    ticks: f64,
+    sends: u64,
+}
+
+/// What a worker used in a window.
+struct Used {
+    of_a_core: f64,
+    sends: f64,
+    memory: u64,
+}
+
+/// One row for as many sends of one lane, one for lanes with nothing to do, one for lanes that wait.
+pub(crate) async fn run(length: &Length) -> Vec<Row> {
+    let count = length.many;
+    let one = measured(1, count).await;
+    let many = measured(count, 1).await;
+    let beside = many.busy.of_a_core - one.busy.of_a_core * many.busy.sends / one.busy.sends;
+    let mut rows = vec![
+        row(format!("1 lane, {count} a second"), &one.busy, one.wrong),
+        row(format!("{count} lanes without a job"), &many.idle, many.wrong),
+        row(format!("{count} lanes with waiting jobs, each 1 a second"), &many.busy, Vec::new()),
+    ];
+    let idle = &many.idle;
+    rows[1].verdict.must(idle.of_a_core < IDLE_AT_MOST, || {
+        format!("{} of a core, less than {}", percent(idle.of_a_core), percent(IDLE_AT_MOST))
+    });
+    rows[2].cells[1] += &format!(" ({} beside its sends)", percent(beside));
+    rows[2].verdict.must(beside < WAITING_AT_MOST, || {
+        format!("{} beside its sends, less than {}", percent(beside), percent(WAITING_AT_MOST))
+    });
+    rows
+}
+
+struct Measured {
+    idle: Used,
+    busy: Used,
+    wrong: Vec<String>,
+}
+
+/// A worker with so many lanes, each at this pace: first idle, then with jobs for the whole time.
+async fn measured(count: usize, pace: usize) -> Measured {
+    let unlimited = |config: &mut chakra_sender::sandbox::SandboxConfig| {
+        config.numbers.iter_mut().for_each(|number| number.rate = Some(0));
+    };
+    let pace_given = pace.to_string();
+    let settings = [("limits.number.rate", pace_given.as_str())];
+    let counts = [(Kind::Standard, count), (Kind::App, 0), (Kind::High, 0)];
+    let mut world = World::new(lanes(counts), unlimited, &settings).await;
+    let mut measured = None;
+    limited(async {
+        world.start_workers(1).await;
+        timeout(HELD_WITHIN, world.balance()).await.unwrap();
+        sleep(SETTLED).await;
+        let idle = used(&world).await;
+        let seconds = usize::try_from((WINDOW + SETTLED * 2).as_secs()).unwrap();
+        let jobs: Vec<_> = (world.lanes.iter())
+            .map(|lane| (lane.id.clone(), Priority::Normal, pace * seconds))
+            .collect();
+        world.put(&jobs).await;
+        sleep(SETTLED).await;
+        measured = Some((idle, used(&world).await));
+    })
+    .await;
+    let (idle, busy) = measured.unwrap();
+    world.drain().await;
+    let wrong = world.wrong.clone();
+    world.clear_away().await;
+    Measured { idle, busy, wrong }
+}
+
+async fn used(world: &World) -> Used {
+    let before = account(world);
+    sleep(WINDOW).await;
+    let after = account(world);
+    let seconds = after.at.duration_since(before.at).as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "thousands")]
+    let sends = (after.sends - before.sends) as f64 / seconds;
+    let of_a_core = (after.ticks - before.ticks) / TICKS_A_SECOND / seconds;
+    Used { of_a_core, sends, memory: memory(world.workers[0].process.child.id()) }
+}
+
+fn account(world: &World) -> Account {
+    let id = world.workers[0].process.child.id();
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    // The name, in brackets, may hold spaces. utime and stime are the 14th and the 15th field.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks = |field: usize| fields[field - 3].parse::<f64>().unwrap();
+    let ticks = ticks(14) + ticks(15);
+    Account { at: clock::monotonic(), ticks, sends: world.sandbox.record().count_requests() }
+}
+
+/// The highest resident size until now, in bytes.
+fn memory(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+fn row(scenario: String, used: &Used, wrong: Vec<String>) -> Row {
+    let mut verdict = Verdict { wrong, ..Verdict::default() };
+    let memory = used.memory;
+    verdict.must(memory <= MEMORY_AT_MOST, || {
+        format!("{} MiB, at most {} MiB", memory >> 20, MEMORY_AT_MOST >> 20)
+    });
+    let cells = vec![
+        format!("{:.0}", used.sends),
+        percent(used.of_a_core),
+        format!("{} MiB", memory >> 20),
+    ];
+    Row { group: Group::Cost, scenario, cells, verdict }
+}
