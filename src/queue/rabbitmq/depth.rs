@@ -5,18 +5,22 @@
 use super::declare::{DeclareError, declare};
 use super::receipt::Desk;
 use super::topology::Topology;
+use super::traffic::Traffic;
 use crate::wire::{NumberId, Priority};
 use futures_util::FutureExt;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// Every lane is asked once in this time, spread over it.
 const ROUND: Duration = Duration::from_secs(10);
+
+/// A thousand lanes are asked in turns: between them no shorter pause is worth a timer.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all lanes share, watched.
 pub(super) struct Shared {
@@ -54,23 +58,42 @@ pub(super) async fn watch_queues(
     connection: &Connection,
     desk: &Desk,
     shared: &Shared,
-    numbers: watch::Receiver<BTreeSet<NumberId>>,
+    lanes: watch::Receiver<BTreeMap<NumberId, Traffic>>,
 ) -> String {
     let mut channel = None;
+    // Lanes in which something waited when the broker was asked last.
+    let mut waiting = BTreeSet::new();
+    let mut pauses = Duration::ZERO;
     loop {
         if let Err(reason) = shared.look(connection).await {
             return reason;
         }
-        let round = numbers.borrow().clone();
+        let round = lanes.borrow().clone();
         let share = u32::try_from(round.len()).unwrap_or(u32::MAX).max(1);
-        for number in &round {
-            for priority in [Priority::Normal, Priority::Urgent] {
-                let name = desk.names.lane(number, priority);
-                if let Some(jobs) = depth(connection, &mut channel, &name).await {
-                    desk.metrics.lane_ready(number, priority, jobs);
+        waiting.retain(|number| round.contains_key(number));
+        for (number, traffic) in &round {
+            // Where something waited it may wait still; where nothing can, nobody is asked.
+            if traffic.may_wait() || waiting.contains(number) {
+                let mut some = false;
+                for priority in [Priority::Normal, Priority::Urgent] {
+                    let name = desk.names.lane(number, priority);
+                    if let Some(jobs) = depth(connection, &mut channel, &name).await {
+                        some |= jobs > 0;
+                        // It may have gone elsewhere meanwhile, and is another worker's to show.
+                        if lanes.borrow().contains_key(number) {
+                            desk.metrics.lane_ready(number, priority, jobs);
+                        }
+                    }
                 }
+                match some {
+                    true => waiting.insert(number.clone()),
+                    false => waiting.remove(number),
+                };
             }
-            tokio::time::sleep(ROUND / share).await;
+            pauses += ROUND / share;
+            if pauses >= SHORTEST_PAUSE {
+                tokio::time::sleep(std::mem::take(&mut pauses)).await;
+            }
         }
         if round.is_empty() {
             tokio::time::sleep(ROUND).await;

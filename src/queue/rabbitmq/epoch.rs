@@ -14,13 +14,14 @@ use super::presence::Presence;
 use super::record::{Entry, Record};
 use super::share::share;
 use super::topology::Topology;
+use super::traffic::Traffic;
 use super::unrouted::Unrouted;
 use crate::clock;
 use crate::policy;
 use crate::wire::NumberId;
 use jiff::Timestamp;
 use lapin::Connection;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -56,7 +57,7 @@ pub(super) struct Epoch {
     /// Those that were here when the shares were computed last.
     workers: BTreeSet<WorkerId>,
     /// Our share of the lanes, consumed or not.
-    assigned: watch::Sender<BTreeSet<NumberId>>,
+    assigned: watch::Sender<BTreeMap<NumberId, Traffic>>,
     /// Those of them that are not consumed for now, and whose queues were declared.
     shut: HashSet<NumberId>,
     /// All lanes of the record.
@@ -215,17 +216,23 @@ impl Epoch {
     }
 
     fn assign(&mut self, inbox: &Inbox, ours: BTreeSet<NumberId>) {
-        let before = self.assigned.send_replace(ours.clone());
-        if before == ours {
+        let before = self.assigned.borrow().clone();
+        if before.keys().eq(&ours) {
             return;
         }
-        self.shut.retain(|number| ours.contains(number));
-        for left in before.difference(&ours) {
+        for left in before.keys().filter(|number| !ours.contains(*number)) {
+            self.shut.remove(left);
             inbox.desk.metrics.lane_left(left);
         }
-        let (lanes, workers) = (self.recorded.borrow().len(), self.workers.len());
-        tracing::info!(ours = ours.len(), lanes, workers, "this worker's share of the lanes");
-        inbox.desk.metrics.lanes_owned(ours.len());
+        let (share, lanes, workers) =
+            (ours.len(), self.recorded.borrow().len(), self.workers.len());
+        tracing::info!(ours = share, lanes, workers, "this worker's share of the lanes");
+        inbox.desk.metrics.lanes_owned(share);
+        let known = |number: NumberId| {
+            let traffic = before.get(&number).cloned().unwrap_or_default();
+            (number, traffic)
+        };
+        self.assigned.send_replace(ours.into_iter().map(known).collect());
     }
 
     /// Opens what is ours and may go, leaves the rest. Returns when to look again.
@@ -238,11 +245,11 @@ impl Epoch {
         let mut next = (now + LOOK_OVER).min(self.settles_at.unwrap_or(now + LOOK_OVER));
         let ours = self.assigned.borrow().clone();
         let left: Vec<NumberId> =
-            self.opened.numbers().filter(|number| !ours.contains(*number)).cloned().collect();
+            self.opened.numbers().filter(|number| !ours.contains_key(*number)).cloned().collect();
         for number in &left {
             self.opened.leave(number);
         }
-        for number in &ours {
+        for (number, traffic) in &ours {
             let hindrance = hindrance(inbox, control.record(), number, (now, wall));
             match stand(hindrance, self.opened.has(number), now) {
                 Stand::Shut(until) => {
@@ -258,18 +265,18 @@ impl Epoch {
                         self.opened.leave(number);
                     }
                     self.shut.remove(number);
-                    self.open(inbox, number);
+                    self.open(inbox, number, traffic);
                 }
             }
         }
         next
     }
 
-    fn open(&mut self, inbox: &Inbox, number: &NumberId) {
+    fn open(&mut self, inbox: &Inbox, number: &NumberId, traffic: &Traffic) {
         if self.opened.has(number) {
             return;
         }
-        let Some(lane) = self.opened.open(inbox, number) else { return };
+        let Some(lane) = self.opened.open(inbox, number, traffic.clone()) else { return };
         self.tasks.spawn(async move {
             Step::Ended(match lane.run().await {
                 Some(unfit) => End::Broken(unfit),
@@ -367,7 +374,7 @@ impl Epoch {
             });
             return;
         }
-        let create = inbox.settings.declare && self.assigned.borrow().contains(number);
+        let create = inbox.settings.declare && self.assigned.borrow().contains_key(number);
         self.declare(inbox, number, create);
     }
 

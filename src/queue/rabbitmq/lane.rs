@@ -9,6 +9,7 @@ use super::receipt::{Desk, Hold, Message, RabbitReceipt};
 use super::suspect::decode_carefully;
 use super::tenures::Tenures;
 use super::topology::Topology;
+use super::traffic::Traffic;
 use crate::clock;
 use crate::queue::{Incoming, Tenure};
 use crate::wire::{NumberId, Priority};
@@ -66,6 +67,7 @@ pub(super) struct LaneTask {
     pub(super) create: bool,
     pub(super) prefetch: u16,
     pub(super) tenures: Tenures,
+    pub(super) traffic: Traffic,
     pub(super) desk: Desk,
     pub(super) out: mpsc::Sender<Incoming<RabbitReceipt>>,
     pub(super) orders: Orders,
@@ -123,7 +125,9 @@ impl LaneTask {
             let reason = match self.subscribe().await {
                 Ok((mut subscription, hold)) => {
                     let began = clock::monotonic();
+                    self.traffic.consumed(true);
                     let lost = self.serve(&mut subscription, &hold).await;
+                    self.traffic.consumed(false);
                     if began.elapsed() >= LONGEST_PAUSE {
                         pauses.reset();
                     }
@@ -226,6 +230,10 @@ impl LaneTask {
         let message = Message { original, travel, lane };
         let (acker, desk) = (delivery.acker.clone(), self.desk.clone());
         let receipt = RabbitReceipt::new(acker, Arc::clone(hold), message, desk);
+        // Its deliveries hold it, and so does who consumes.
+        if Arc::strong_count(hold) > usize::from(self.prefetch) {
+            self.traffic.full();
+        }
         // Nobody takes jobs any more: dropped, it goes back.
         let Ok(place) = self.out.reserve().await else { return };
         let lane = Some(self.number.clone());

@@ -39,6 +39,7 @@ mod signs;
 mod suspect;
 mod tenures;
 pub mod topology;
+mod traffic;
 mod unrouted;
 
 pub use cleanup::delete_everything;

@@ -4,6 +4,7 @@
 use super::inbox::Inbox;
 use super::lane::{LaneState, LaneTask, Orders};
 use super::topology::Topology;
+use super::traffic::Traffic;
 use crate::wire::NumberId;
 use lapin::Connection;
 use std::collections::HashMap;
@@ -59,7 +60,12 @@ impl Opened {
     }
 
     /// Begins to consume a lane that is not open. What is returned serves it.
-    pub(super) fn open(&mut self, inbox: &Inbox, number: &NumberId) -> Option<LaneTask> {
+    pub(super) fn open(
+        &mut self,
+        inbox: &Inbox,
+        number: &NumberId,
+        traffic: Traffic,
+    ) -> Option<LaneTask> {
         let out = inbox.out.clone()?;
         let (state, watched) = watch::channel(LaneState::Opening);
         let wanted = (inbox.prefetch)(number);
@@ -74,6 +80,7 @@ impl Opened {
             create: inbox.settings.declare,
             prefetch,
             tenures: inbox.tenures.clone(),
+            traffic,
             desk: inbox.desk.clone(),
             out,
             orders: Orders {
