@@ -75,8 +75,9 @@ async fn the_definitions_are_what_a_worker_declares() {
             let line = |one: &serde_json::Value| -> String {
                 keys.iter().map(|key| one[key].to_string()).collect::<Vec<_>>().join(" ")
             };
-            let of = definitions[what].as_array().unwrap().iter();
-            of.map(line).collect()
+            let of = definitions[what].as_array().unwrap().iter().map(line);
+            // Each worker's own queue by which it hears the others goes with its connection.
+            of.filter(|line| !line.contains(".presence.")).collect()
         };
         let (told, made) = (all(&printed), all(&made));
         assert_eq!(made.difference(&told).collect::<Vec<_>>(), Vec::<&String>::new(), "{what}");
