@@ -13,6 +13,14 @@ const LIST_PLACES: [&str; 2] = ["/whatsappPhoneNumbers", "/_data/whatsappPhoneNu
 /// The longest vendor text in an error, in characters.
 const MAX_REASON_CHARS: usize = 300;
 
+/// The most messages a second that Meta takes from a number, by its `throughput.level`
+/// (meta/throughput).
+const CEILINGS: [(&str, u32); 2] = [("STANDARD", 80), ("HIGH", 1_000)];
+
+/// That of a number which also lives in the WhatsApp Business app, whatever its level says, and of one
+/// whose level says nothing that we know (`NOT_APPLICABLE`, a later word, none).
+const LOWEST_CEILING: u32 = 20;
+
 /// What the plugin says about its numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plugin {
@@ -42,6 +50,15 @@ pub struct PluginNumber {
     pub is_on_biz_app: bool,
     /// Such as `CONNECTED`. Advice only: sends have worked while it said otherwise.
     pub status: Option<String>,
+}
+
+impl PluginNumber {
+    /// The most messages a second that Meta takes from it, inbound ones included.
+    pub fn ceiling(&self) -> u32 {
+        let level = self.throughput_level.as_deref().filter(|_| !self.is_on_biz_app);
+        let known = CEILINGS.into_iter().find(|(name, _)| Some(*name) == level);
+        known.map_or(LOWEST_CEILING, |(_, ceiling)| ceiling)
+    }
 }
 
 /// Why there is no configuration.
@@ -159,6 +176,22 @@ mod tests {
                     number("1028", None, false, None),
                 ]
             );
+        }
+    }
+
+    #[test]
+    fn the_app_decides_over_the_level_and_what_says_nothing_is_the_lowest() {
+        for (level, app, ceiling) in [
+            (Some("STANDARD"), false, 80),
+            (Some("HIGH"), false, 1_000),
+            (Some("STANDARD"), true, 20),
+            (Some("HIGH"), true, 20),
+            (Some("NOT_APPLICABLE"), false, 20),
+            (Some("ULTRA"), false, 20),
+            (None, false, 20),
+            (None, true, 20),
+        ] {
+            assert_eq!(number("1", level, app, None).ceiling(), ceiling, "{level:?} {app}");
         }
     }
 
