@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// A lane holds what it can send within this: a quarter of a second of its own pace, and a round trip
 /// of 2 s. Slower answers than that slow the lane down.
@@ -109,16 +110,16 @@ fn rate(pace: PaceSettings) -> Option<anyhow::Result<Rate>> {
     pace.rate.map(|rate| Rate::new(rate, pace.burst).map_err(anyhow::Error::msg))
 }
 
-/// How many jobs of each queue of a lane could be in hand: what it can send soon.
-pub(super) fn prefetch(settings: &Settings) -> anyhow::Result<Prefetch> {
-    let rates = rates(settings)?;
-    Ok(Arc::new(move |number| {
-        let (rate, _) = rates.of(number);
+/// How many jobs of each queue of a lane could be in hand: what it can send soon, at the rate of the
+/// moment when it is subscribed.
+pub(super) fn prefetch(rates: watch::Receiver<Rates>) -> Prefetch {
+    Arc::new(move |number| {
+        let (rate, _) = rates.borrow().of(number);
         let soon = (rate.per_second() * HELD_SECONDS).clamp(PREFETCH.0, PREFETCH.1);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let soon = soon as u16;
         soon
-    }))
+    })
 }
 
 /// How the broker is reached.

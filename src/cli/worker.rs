@@ -8,18 +8,15 @@ use crate::chakra::Client;
 use crate::clock;
 use crate::config::{Accept as AcceptSetting, DRAIN_BEYOND_CALL, Settings};
 use crate::ledger::Ledger;
+use crate::limiter::Rates;
 use crate::metrics::Metrics;
-use crate::queue::rabbitmq::{
-    Accept, AskForNumbers, BrokerState, RabbitQueue, RabbitSettings, Touch,
-};
+use crate::queue::PluginNumbers;
+use crate::queue::rabbitmq::{Accept, BrokerState, RabbitQueue, RabbitSettings, Touch};
 use crate::readiness::Readiness;
 use crate::supervisor::{Drain, Hangups, Phase};
 use crate::telemetry::LogFilter;
-use crate::wire::NumberId;
-use crate::worker::{Worker, WorkerSettings};
+use crate::worker::{PluginAsker, Worker, WorkerSettings};
 use anyhow::Context;
-use futures_util::FutureExt;
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -30,9 +27,8 @@ use tokio_util::sync::CancellationToken;
 const RABBITMQ: &str = "rabbitmq";
 const LEDGER: &str = "ledger";
 
-/// A plugin that is silent for longer does not hold up the start: a number without a lane is asked
-/// for again at its first job.
-const ASK_AT_MOST: Duration = Duration::from_secs(5);
+/// A plugin that is silent for longer does not hold up the start: what it says later counts then.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The queue shows that it broke a moment after its jobs have ended.
 const EXPLAIN_AT_MOST: Duration = Duration::from_secs(1);
@@ -72,22 +68,28 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
     let ledger = parts::ledger(&settings)?;
     services.show_trouble(&ledger, readiness.clone());
     let look_for_token = services.follow_token(&settings, &client);
+    let rates = watch::Sender::new(parts::rates(&settings)?);
+    let mut plugin = services.ask_plugin(&settings, &client, &rates);
     // It may take a while: a stop does not wait for it.
-    let asked = drain.run_until_cancelled(numbers(&settings, &client)).await;
-    let Some(numbers) = asked else {
+    if drain.run_until_cancelled(first_answer(&mut plugin)).await.is_none() {
         services.stop().await;
         return Ok(End::Done);
-    };
+    }
+    let mut current = rates.subscribe();
     let rabbit = RabbitSettings {
         touch: parts::touch(&ledger),
         report: numbers_page(&known),
-        ..rabbit(&settings, &client, numbers)?
+        ..rabbit(&settings, plugin, current.clone())
     };
     let (queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
     services.show(&queue, readiness.clone());
     let worker = Worker::new(
-        WorkerSettings { max_lanes: LANES_AT_MOST, ..parts::worker_settings(&settings)? },
+        WorkerSettings {
+            max_lanes: LANES_AT_MOST,
+            rates: current.borrow_and_update().clone(),
+            ..parts::worker_settings(&settings)?
+        },
         client.clone(),
         ledger,
         Arc::clone(&metrics),
@@ -95,6 +97,8 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
         queue.notices(),
         drain.clone(),
     );
+    let views = worker.views();
+    services.follow_rates(current, move |rates| views.retune(rates));
     known.get_or_init(|| Page::new(worker.views(), queue.notices().operators));
     let reloading = Reloading {
         sources: reread.sources,
@@ -171,83 +175,34 @@ async fn broken(state: &mut watch::Receiver<BrokerState>) -> String {
     }
 }
 
-/// The numbers that get a lane from the start: those with settings of their own, and the plugin's.
-/// A plugin that cannot be asked stops nothing: lanes that were made once stand in the record.
-async fn numbers(settings: &Settings, client: &Client) -> Vec<NumberId> {
-    let overrides = settings.numbers.overrides.iter().map(|number| number.id.clone());
-    let plugin = match settings.numbers.accept {
-        AcceptSetting::Plugin => plugin_numbers(client).await,
-        AcceptSetting::Any => Vec::new(),
-    };
-    let (numbers, left_out) = first(overrides.chain(plugin), settings.numbers.max_lanes);
-    if left_out > 0 {
-        let (with_lane, max_lanes) = (numbers.len(), settings.numbers.max_lanes);
-        tracing::warn!(
-            with_lane,
-            left_out,
-            max_lanes,
-            "more numbers than numbers.max_lanes allows"
-        );
+/// Waits for the plugin's first answer, though not for long: one that cannot be asked stops nothing, and
+/// lanes that were made once stand in the record.
+async fn first_answer(plugin: &mut PluginNumbers) {
+    let answered = plugin.listing.wait_for(|listing| listing.asked().is_some());
+    if tokio::time::timeout(ANSWER_WITHIN, answered).await.is_err() {
+        tracing::warn!("the plugin does not tell its numbers in time: starting without");
     }
-    numbers
-}
-
-async fn plugin_numbers(client: &Client) -> Vec<NumberId> {
-    match tokio::time::timeout(ASK_AT_MOST, client.plugin()).await {
-        Ok(Ok(plugin)) => return plugin.numbers.into_iter().map(|number| number.id).collect(),
-        Ok(Err(error)) => tracing::warn!(%error, "the plugin's numbers cannot be asked for"),
-        Err(_) => tracing::warn!("the plugin does not tell its numbers in time"),
-    }
-    Vec::new()
-}
-
-/// The first numbers, each once, and how many more there are.
-fn first(numbers: impl Iterator<Item = NumberId>, most: usize) -> (Vec<NumberId>, usize) {
-    let mut seen = BTreeSet::new();
-    let mut numbers: Vec<NumberId> = numbers.filter(|number| seen.insert(number.clone())).collect();
-    let left_out = numbers.len().saturating_sub(most);
-    numbers.truncate(most);
-    (numbers, left_out)
 }
 
 fn rabbit(
     settings: &Settings,
-    client: &Client,
-    numbers: Vec<NumberId>,
-) -> anyhow::Result<RabbitSettings> {
-    let accept = match settings.numbers.accept {
-        AcceptSetting::Any => Accept::Any,
-        AcceptSetting::Plugin => Accept::Plugin(ask(client, settings)),
-    };
-    Ok(RabbitSettings {
+    plugin: PluginNumbers,
+    rates: watch::Receiver<Rates>,
+) -> RabbitSettings {
+    RabbitSettings {
         connection: parts::connection(settings),
         topology: parts::topology(settings),
-        prefetch: parts::prefetch(settings)?,
+        prefetch: parts::prefetch(rates),
         max_held: settings.worker.max_held,
-        numbers,
-        accept,
+        numbers: settings.numbers.overrides.iter().map(|number| number.id.clone()).collect(),
+        accept: match settings.numbers.accept {
+            AcceptSetting::Any => Accept::Any,
+            AcceptSetting::Plugin => Accept::Plugin(plugin),
+        },
         max_lanes: settings.numbers.max_lanes,
         touch: Touch::unmarked(),
         report: Arc::new(|| serde_json::Value::Null),
-    })
-}
-
-/// Asks the plugin for its numbers; those with settings of their own always count.
-fn ask(client: &Client, settings: &Settings) -> AskForNumbers {
-    let client = client.clone();
-    let always: Vec<NumberId> =
-        settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
-    Arc::new(move || {
-        let (client, always) = (client.clone(), always.clone());
-        async move {
-            let plugin = client.plugin().await.map_err(|error| error.to_string())?;
-            if !plugin.is_complete() {
-                return Err("the plugin's list of numbers cannot be read as a whole".to_owned());
-            }
-            Ok(plugin.numbers.into_iter().map(|number| number.id).chain(always).collect())
-        }
-        .boxed()
-    })
+    }
 }
 
 /// What the worker knows of its numbers, once it is there; the listener answers before.
@@ -284,6 +239,33 @@ impl Services {
             services.tasks.spawn(serve);
         }
         Ok(services)
+    }
+
+    /// Asks the plugin for its numbers, at once and from time to time, and keeps their rates.
+    fn ask_plugin(
+        &mut self,
+        settings: &Settings,
+        client: &Client,
+        rates: &watch::Sender<Rates>,
+    ) -> PluginNumbers {
+        let asker = PluginAsker::new(client.clone(), settings.numbers.refresh, rates.clone());
+        let numbers = asker.numbers();
+        self.tasks.spawn(asker.run(self.stop.clone()));
+        numbers
+    }
+
+    /// Tells each change of the rates.
+    fn follow_rates(
+        &mut self,
+        mut rates: watch::Receiver<Rates>,
+        on_rates: impl Fn(&Rates) + Send + 'static,
+    ) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            while let Some(Ok(())) = stop.run_until_cancelled(rates.changed()).await {
+                on_rates(&rates.borrow_and_update());
+            }
+        });
     }
 
     /// Takes a token that is rotated in its file, also while the jobs in hand are finished. What it
@@ -373,19 +355,5 @@ mod tests {
         let (_queue, mut state) = watch::channel(BrokerState::Up);
         let told = why_it_ended(&mut state, Some(Ok(()))).await;
         assert!(told.starts_with("the hall ended by itself"), "{told}");
-    }
-
-    #[test]
-    fn the_first_numbers_get_a_lane_and_the_others_are_counted() {
-        let numbers = |all: &[&str]| -> Vec<NumberId> {
-            all.iter().map(|number| NumberId::parse(number).unwrap()).collect()
-        };
-        // An override that is greater than the plugin's numbers, and one of them.
-        let all = numbers(&["9", "2", "1", "2", "3"]);
-        for (most, taken, left_out) in
-            [(1, &["9"][..], 3), (3, &["9", "2", "1"], 1), (9, &["9", "2", "1", "3"], 0)]
-        {
-            assert_eq!(first(all.clone().into_iter(), most), (numbers(taken), left_out));
-        }
     }
 }

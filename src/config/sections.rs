@@ -149,6 +149,7 @@ fn numbers(from: &mut Reader) -> Option<NumbersSettings> {
     let words = [("plugin", Accept::Plugin), ("any", Accept::Any)];
     let accept = from.choice("numbers.accept", &words);
     let max_lanes = from.integer("numbers.max_lanes", 1..=MOST_LANES);
+    let refresh = from.duration("numbers.refresh", SECOND..=DAY);
     let mut seen = BTreeSet::new();
     let mut overrides = Vec::new();
     for index in 0..from.entries(OVERRIDE, &["id", "rate", "burst"]) {
@@ -171,7 +172,7 @@ fn numbers(from: &mut Reader) -> Option<NumbersSettings> {
         }
         overrides.extend(rate.map(|rate| NumberOverride { id, rate, burst }));
     }
-    Some(NumbersSettings { accept: accept?, max_lanes: max_lanes?, overrides })
+    Some(NumbersSettings { accept: accept?, max_lanes: max_lanes?, refresh: refresh?, overrides })
 }
 
 fn limits(from: &mut Reader) -> Option<LimitsSettings> {

@@ -135,6 +135,8 @@ pub struct NumbersSettings {
     pub accept: Accept,
     /// How many numbers may have one.
     pub max_lanes: usize,
+    /// How often the plugin is asked for its numbers.
+    pub refresh: Duration,
     /// No number stands here twice.
     pub overrides: Vec<NumberOverride>,
 }

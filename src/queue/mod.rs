@@ -2,11 +2,13 @@
 
 pub mod file;
 mod holds;
+mod listing;
 mod operators;
 pub mod rabbitmq;
 mod tenure;
 
 pub use holds::{Holds, HoldsChanged};
+pub use listing::{Answer, Listed, Listing, PluginNumbers, Refresher};
 pub use operators::{OperatorPause, Operators, Orders};
 pub use tenure::Tenure;
 

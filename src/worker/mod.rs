@@ -11,11 +11,13 @@ mod limits;
 mod live;
 mod looking;
 mod order;
+mod plugin;
 mod templates;
 mod views;
 mod waiting;
 
 pub use live::Tuner;
+pub use plugin::PluginAsker;
 pub use views::{LaneView, LaneViews};
 
 use crate::chakra::Client;

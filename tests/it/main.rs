@@ -29,6 +29,7 @@ mod odd_bytes;
 mod ownership;
 mod pauses;
 mod pausing;
+mod plugin_numbers;
 mod presence;
 mod processes;
 mod provider_processes;

@@ -1,13 +1,14 @@
 //! A job's way through a real RabbitMQ.
 
 use crate::support::broker::Broker;
+use crate::support::plugin::FakePlugin;
 use crate::support::story::{
     NUMBER, Story, accepted, header, id, job, job_of, number, plain, unavailable,
 };
 use chakra_sender::clock;
 use chakra_sender::policy::{self, Failure, History, Reschedule, Settlement, Why};
 use chakra_sender::queue::Receipt;
-use chakra_sender::queue::rabbitmq::{Accept, Marked, RabbitSettings, Touch};
+use chakra_sender::queue::rabbitmq::{Marked, RabbitSettings, Touch};
 use chakra_sender::wire::{Class, Priority};
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -56,17 +57,17 @@ async fn a_number_without_a_lane_gets_one_which_outlives_the_worker() {
     story.queue.close().await;
 
     // No plugin to ask, no number given: the record alone names the lane.
-    let nobody = |settings: &mut RabbitSettings| {
-        settings.accept = Accept::Plugin(Arc::new(|| async { Err("down".into()) }.boxed()));
-    };
-    let mut story = Story::begin(story.broker, nobody).await;
+    let nobody = FakePlugin::that_says(|| Err("down".into()));
+    let accept = nobody.accept();
+    let mut story = Story::begin(story.broker, |settings| settings.accept = accept).await;
     story.publish("555", &job_of("555", "order-2"), plain()).await;
     assert_eq!(id(&story.next().await), "order-2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_the_plugin_does_not_have_is_refused_and_a_new_one_of_its_is_served() {
-    let accept = Accept::Plugin(Arc::new(|| async { Ok(vec![number("777")]) }.boxed()));
+    let plugin = FakePlugin::that_says(|| Ok(vec![number("777")]));
+    let accept = plugin.accept();
     let mut story = Story::begin(Broker::shared(), |settings| settings.accept = accept).await;
     story.publish("888", &job_of("888", "order-1"), plain()).await;
     let (event, _) = story.result().await;
@@ -239,12 +240,12 @@ async fn an_expiration_counts_as_the_jobs_own_end_and_survives_a_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_comes_back_from_a_wait_to_no_lane_is_an_ordinary_one() {
     // The only list comes too early for the first judgement, so the job must wait and come back.
-    let known = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let answer = Arc::clone(&known);
-    let accept = Accept::Plugin(Arc::new(move || {
-        let first = !answer.swap(true, std::sync::atomic::Ordering::SeqCst);
-        async move { if first { Err("down".into()) } else { Ok(vec![number("555")]) } }.boxed()
-    }));
+    let mut first = true;
+    let plugin = FakePlugin::that_says(move || match std::mem::take(&mut first) {
+        true => Err("down".into()),
+        false => Ok(vec![number("555")]),
+    });
+    let accept = plugin.accept();
     let mut story = Story::begin(Broker::shared(), |settings| settings.accept = accept).await;
     story.publish("555", &job_of("555", "order-1"), plain()).await;
     let incoming = story.next().await;

@@ -3,19 +3,21 @@
 use crate::support::broker::Broker;
 use crate::support::pipeline::{Pipeline, Plan, text_of_other};
 use crate::support::story::until;
-use crate::support::world::{NUMBER, OTHER, World, job, paced, text, text_to};
+use crate::support::world::{NUMBER, OTHER, World, job, paced, settings, text, text_to};
 use chakra_sender::clock;
 use chakra_sender::limiter::{Rate, Rates, RecipientLimit};
 use chakra_sender::queue::rabbitmq::Accept;
 use chakra_sender::sandbox::{Latency, Request, SandboxConfig};
-use futures_util::FutureExt;
+use chakra_sender::worker::PluginAsker;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 fn plain() -> BasicProperties {
     BasicProperties::default()
@@ -205,15 +207,11 @@ fn slow_answers(sandbox: &mut SandboxConfig) {
 async fn a_number_that_is_not_the_plugins_is_refused_by_name_and_kept() {
     let world = World::new().await;
     // As the command does it: the plugin is asked over HTTP.
-    let client = world.client();
-    let ask = Accept::Plugin(Arc::new(move || {
-        let client = client.clone();
-        async move {
-            let plugin = client.plugin().await.map_err(|error| error.to_string())?;
-            Ok(plugin.numbers.into_iter().map(|number| number.id).collect())
-        }
-        .boxed()
-    }));
+    let rates = watch::Sender::new(settings().rates);
+    let asker = PluginAsker::new(world.client(), Duration::from_secs(300), rates);
+    let ask = Accept::Plugin(asker.numbers());
+    let mut asking = JoinSet::new();
+    asking.spawn(asker.run(CancellationToken::new()));
     let plan = Plan::on(Broker::shared()).rabbit(move |rabbit| {
         rabbit.accept = ask.clone();
         rabbit.numbers = Vec::new();

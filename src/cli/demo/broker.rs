@@ -62,13 +62,14 @@ async fn work(
     stop: CancellationToken,
 ) -> anyhow::Result<u64> {
     let (jobs, unreadable) = addressed(lines);
+    let (_same, rates) = watch::channel(parts::rates(settings)?);
     let rabbit = RabbitSettings {
         connection: parts::connection(settings),
         topology: parts::topology(settings),
         numbers: numbers.to_vec(),
         accept: Accept::Any,
         max_lanes: settings.numbers.max_lanes,
-        prefetch: parts::prefetch(settings)?,
+        prefetch: parts::prefetch(rates),
         max_held: settings.worker.max_held,
         touch: Touch::unmarked(),
         report: Arc::new(|| serde_json::Value::Null),

@@ -1,47 +1,47 @@
-//! Which numbers may have a lane. Asks the plugin again before it refuses one, though not often.
+//! Which numbers may have a lane, which should have one already, and whose lanes are to go. Has the
+//! plugin asked before it refuses a number, though not often. Makes and removes no lane itself.
 
+use super::topology::{Step, step_for};
 use crate::clock;
+use crate::queue::{Listing, PluginNumbers};
 use crate::wire::NumberId;
-use futures_util::future::BoxFuture;
-use std::collections::HashSet;
-use std::fmt;
-use std::sync::Arc;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The plugin is not asked more often.
+/// The plugin is not asked more often for the sake of unknown numbers.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
-/// Asks which numbers the plugin has; the error is a sentence.
-pub type AskForNumbers =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<NumberId>, String>> + Send + Sync>;
+/// A job waits in hand for the plugin's answer until the question is so old; then it waits outside, so
+/// that a silent plugin holds up no job of another number.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// A number must be missing for so long before its lane goes: a person who repairs it in ChakraHQ, or
+/// a snapshot of theirs that is built anew, takes minutes.
+pub const VANISHED_AFTER: Duration = Duration::from_secs(600);
+
+/// And from this many complete lists: one alone may be a slip of theirs.
+const VANISHED_FROM: u32 = 2;
 
 /// Who may have a lane.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub enum Accept {
     /// Any number, at first sight.
     Any,
-    /// The plugin's numbers alone.
-    Plugin(AskForNumbers),
-}
-
-impl fmt::Debug for Accept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Accept::Any => "Any",
-            Accept::Plugin(_) => "Plugin",
-        })
-    }
+    /// The plugin's numbers, and those that have a lane from the start.
+    Plugin(PluginNumbers),
 }
 
 /// What is known about a number.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict {
     /// It may have a lane.
     Lane,
-    /// Not known yet: ask again after a wait.
-    Later,
+    /// Not known yet: ask again after a wait. Before this is over nothing new can be known.
+    Later(Duration),
     /// It may not, and this is why.
     Refuse(String),
 }
@@ -50,112 +50,318 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Directory {
     accept: Accept,
-    /// Held while asking, so that many ask once.
-    known: Mutex<Known>,
+    /// These may have one whatever the plugin says.
+    always: BTreeSet<NumberId>,
+    /// When it last had the plugin asked.
+    wanted: Mutex<Option<Instant>>,
 }
 
 impl Directory {
-    pub(super) fn new(accept: Accept, numbers: &[NumberId]) -> Directory {
-        let known = Known::new(numbers.iter().cloned().collect());
-        Directory { accept, known: Mutex::new(known) }
+    pub(super) fn new(accept: Accept, always: &[NumberId]) -> Directory {
+        Directory { accept, always: always.iter().cloned().collect(), wanted: Mutex::new(None) }
     }
 
-    /// Judges about a job that arrived at `arrived`.
-    pub(super) async fn judge(&self, number: &NumberId, arrived: Instant) -> Verdict {
-        let Accept::Plugin(ask) = &self.accept else { return Verdict::Lane };
-        let mut known = self.known.lock().await;
+    /// Judges about a job that a worker first saw at `arrived`.
+    pub(super) async fn judge(&self, number: &NumberId, arrived: Timestamp) -> Verdict {
+        let Accept::Plugin(plugin) = &self.accept else { return Verdict::Lane };
+        if self.always.contains(number) {
+            return Verdict::Lane;
+        }
+        let mut listing = plugin.listing.clone();
+        loop {
+            match self.consult(&mut listing, number, arrived) {
+                Advice::Say(verdict) => return verdict,
+                Advice::Ask => plugin.refresher.ask_now(),
+                Advice::WaitUntil(at) => {
+                    let changed = tokio::time::timeout_at(at, listing.changed()).await;
+                    // Nobody asks any more: the worker ends.
+                    if let Ok(Err(_)) = changed {
+                        return Verdict::Later(ASK_EVERY);
+                    }
+                }
+            }
+        }
+    }
+
+    fn consult(
+        &self,
+        listing: &mut watch::Receiver<Listing>,
+        number: &NumberId,
+        arrived: Timestamp,
+    ) -> Advice {
+        // Held over the decision, so that many ask once.
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::monotonic();
-        if let Some(verdict) = known.consult(number, arrived, now) {
-            return verdict;
+        let advice = consult(&listing.borrow_and_update(), number, arrived, *wanted, now);
+        if advice == Advice::Ask {
+            *wanted = Some(now);
         }
-        let answer = ask().await;
-        if let Err(reason) = &answer {
-            tracing::warn!(%reason, "the plugin's numbers cannot be asked for");
+        advice
+    }
+
+    /// The numbers that should have a lane, those with settings of their own first.
+    pub(super) fn with_lane(&self) -> Vec<NumberId> {
+        let mut numbers: Vec<NumberId> = self.always.iter().cloned().collect();
+        if let Accept::Plugin(plugin) = &self.accept {
+            let listing = plugin.listing.borrow();
+            let listed = listing.numbers().keys().filter(|number| !self.always.contains(*number));
+            numbers.extend(listed.cloned());
         }
-        known.hear(answer.ok(), now);
-        known.consult(number, arrived, now).unwrap_or(Verdict::Later)
+        numbers
+    }
+
+    /// Tells when the numbers that should have a lane may have changed.
+    pub(super) fn changes(&self) -> Changes {
+        Changes(match &self.accept {
+            Accept::Plugin(plugin) => Some(plugin.listing.clone()),
+            Accept::Any => None,
+        })
     }
 }
 
-/// What is known of the plugin's numbers.
+/// News of the numbers that should have a lane.
+pub(super) struct Changes(Option<watch::Receiver<Listing>>);
+
+impl Changes {
+    /// Comes with the next change, if there can be one. Cancelled, it misses none.
+    pub(super) async fn next(&mut self) {
+        let Some(listing) = &mut self.0 else { return std::future::pending().await };
+        if listing.changed().await.is_err() {
+            self.0 = None;
+            std::future::pending().await
+        }
+    }
+}
+
+/// What is to be done about a job.
+#[derive(Debug, PartialEq)]
+enum Advice {
+    Say(Verdict),
+    /// Have the plugin asked.
+    Ask,
+    /// The answer may come until then.
+    WaitUntil(Instant),
+}
+
+/// `wanted` is when the plugin was last to be asked for a number's sake. Only a list that was asked
+/// for after the job's arrival may say no.
+fn consult(
+    listing: &Listing,
+    number: &NumberId,
+    arrived: Timestamp,
+    wanted: Option<Instant>,
+    now: Instant,
+) -> Advice {
+    if listing.get(number).is_some() {
+        return Advice::Say(Verdict::Lane);
+    }
+    if listing.complete().is_some_and(|(_, asked)| asked >= arrived) {
+        return Advice::Say(Verdict::Refuse(format!(
+            "phone number {number} is not one of the plugin's: correct phone_number_id, or add the \
+             number to the plugin in ChakraHQ and replay the job"
+        )));
+    }
+    let unheard = wanted.filter(|wanted| listing.asked().is_none_or(|asked| asked < *wanted));
+    let latest = listing.asking().or(unheard);
+    if let Some(until) = latest.map(|asked| asked + ANSWERS_WITHIN).filter(|until| now < *until) {
+        return Advice::WaitUntil(until);
+    }
+    let latest = latest.or(listing.asked());
+    let again = latest.map(|asked| (asked + ASK_EVERY).saturating_duration_since(now));
+    match again.filter(|rest| !rest.is_zero()) {
+        Some(rest) => Advice::Say(Verdict::Later(rest)),
+        None => Advice::Ask,
+    }
+}
+
+/// How long a job waits outside that is `age` old and has no lane yet: until there can be news (`news`
+/// from now), and ever longer, so that many of them do not go round as fast as the broker can.
+pub(super) fn wait(age: Duration, news: Duration) -> Step {
+    let by_age = match age {
+        age if age < Duration::from_secs(5) => Step::Second,
+        age if age < Duration::from_secs(30) => Step::Seconds5,
+        _ => Step::Seconds30,
+    };
+    by_age.max(step_for(news).min(Step::Seconds30))
+}
+
+/// Lanes whose numbers the plugin has no more.
+#[derive(Debug, Default)]
+pub(super) struct Vanishing {
+    heard: Option<Instant>,
+    absent: BTreeMap<NumberId, Absence>,
+}
+
+/// Since when a number is missing, and from how many lists.
 #[derive(Debug)]
-struct Known {
-    numbers: HashSet<NumberId>,
-    asked: Option<Instant>,
-    /// When the latest list that came was asked for.
-    listed: Option<Instant>,
+struct Absence {
+    since: Instant,
+    lists: u32,
 }
 
-impl Known {
-    fn new(numbers: HashSet<NumberId>) -> Known {
-        Known { numbers, asked: None, listed: None }
-    }
-
-    /// The verdict; none when the plugin is to be asked. Only a list that was asked for after the
-    /// job's arrival may say no.
-    fn consult(&self, number: &NumberId, arrived: Instant, now: Instant) -> Option<Verdict> {
-        if self.numbers.contains(number) {
-            return Some(Verdict::Lane);
+#[cfg_attr(not(test), expect(dead_code, reason = "asked by the inbox, which retires lanes"))]
+impl Vanishing {
+    /// Which of these lanes are to go, after each change of the listing. `lanes` are those whose numbers
+    /// have no settings of their own; `after` is [`VANISHED_AFTER`].
+    pub(super) fn vanished<'a>(
+        &mut self,
+        lanes: impl IntoIterator<Item = &'a NumberId>,
+        listing: &Listing,
+        after: Duration,
+    ) -> BTreeSet<NumberId> {
+        let Some((asked, _)) = listing.complete().filter(|_| !listing.numbers().is_empty()) else {
+            return BTreeSet::new();
+        };
+        let is_new = self.heard != Some(asked);
+        self.heard = Some(asked);
+        let mut before = std::mem::take(&mut self.absent);
+        for number in lanes {
+            if listing.get(number).is_some() {
+                continue;
+            }
+            let known = before.remove(number).unwrap_or(Absence { since: asked, lists: 0 });
+            let lists = known.lists + u32::from(is_new || known.lists == 0);
+            self.absent.insert(number.clone(), Absence { lists, ..known });
         }
-        if self.listed.is_some_and(|listed| listed >= arrived) {
-            let reason = format!("phone number {number} is not one of the plugin's");
-            return Some(Verdict::Refuse(reason));
-        }
-        let recently = self.asked.is_some_and(|asked| now.duration_since(asked) < ASK_EVERY);
-        recently.then_some(Verdict::Later)
-    }
-
-    /// Takes what the plugin answered when it was asked at `asked`.
-    fn hear(&mut self, numbers: Option<Vec<NumberId>>, asked: Instant) {
-        self.asked = Some(asked);
-        if let Some(numbers) = numbers {
-            self.numbers = numbers.into_iter().collect();
-            self.listed = Some(asked);
-        }
+        let gone = |absence: &Absence| {
+            absence.lists >= VANISHED_FROM && asked.duration_since(absence.since) >= after
+        };
+        let absent = self.absent.iter().filter(|(_, absence)| gone(absence));
+        absent.map(|(number, _)| number.clone()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::{Answer, Listed};
 
     fn number(digits: &str) -> NumberId {
         NumberId::parse(digits).unwrap()
     }
 
-    fn knows_1() -> Known {
-        Known::new(HashSet::from([number("1")]))
+    /// One time scale by both clocks.
+    #[derive(Clone, Copy)]
+    struct Scale(Instant, Timestamp);
+
+    impl Scale {
+        fn new() -> Scale {
+            Scale(clock::monotonic(), clock::wall())
+        }
+
+        fn at(self, millis: u64) -> (Instant, Timestamp) {
+            let since = Duration::from_millis(millis);
+            (self.0 + since, self.1.checked_add(since).unwrap())
+        }
+    }
+
+    fn hear(listing: &mut Listing, asked: (Instant, Timestamp), all: &[&str], is_complete: bool) {
+        let listed = Listed { ceiling: 80, status: None };
+        let numbers = all.iter().map(|id| (number(id), listed.clone())).collect();
+        listing.begin(asked);
+        listing.hear(Ok(Answer { numbers, is_complete }));
+    }
+
+    /// What is advised about number 2 at `now`, for a job seen at `arrived`, both in milliseconds.
+    fn about_2(
+        listing: &Listing,
+        scale: Scale,
+        (arrived, wanted, now): (u64, Option<u64>, u64),
+    ) -> Advice {
+        let wanted = wanted.map(|wanted| scale.at(wanted).0);
+        consult(listing, &number("2"), scale.at(arrived).1, wanted, scale.at(now).0)
+    }
+
+    fn later(seconds: u64) -> Advice {
+        Advice::Say(Verdict::Later(Duration::from_secs(seconds)))
+    }
+
+    fn refuses(advice: &Advice) -> bool {
+        matches!(advice, Advice::Say(Verdict::Refuse(reason)) if reason.contains("number 2 "))
     }
 
     #[test]
-    fn a_known_number_is_not_asked_for() {
-        let now = clock::monotonic();
-        assert_eq!(knows_1().consult(&number("1"), now, now), Some(Verdict::Lane));
-        assert_eq!(knows_1().consult(&number("2"), now, now), None);
+    fn a_number_of_the_list_is_not_asked_for_and_another_one_is() {
+        let (mut listing, scale) = (Listing::default(), Scale::new());
+        assert_eq!(about_2(&listing, scale, (0, None, 0)), Advice::Ask);
+        hear(&mut listing, scale.at(0), &["2"], false);
+        assert_eq!(about_2(&listing, scale, (0, None, 0)), Advice::Say(Verdict::Lane));
     }
 
     #[test]
-    fn a_new_number_of_the_plugin_is_found_by_asking() {
-        let (mut known, now) = (knows_1(), clock::monotonic());
-        known.hear(Some(vec![number("1"), number("2")]), now);
-        assert_eq!(known.consult(&number("2"), now, now), Some(Verdict::Lane));
+    fn only_a_complete_list_asked_for_after_the_arrival_says_no_and_it_is_asked_for_every_ten_seconds()
+     {
+        let (mut listing, scale) = (Listing::default(), Scale::new());
+        hear(&mut listing, scale.at(1_000), &["1"], true);
+        assert!(refuses(&about_2(&listing, scale, (1_000, None, 1_000))));
+        assert_eq!(about_2(&listing, scale, (3_000, None, 3_000)), later(8));
+        assert_eq!(about_2(&listing, scale, (3_000, None, 11_000)), Advice::Ask);
+        hear(&mut listing, scale.at(11_000), &["1"], false);
+        assert_eq!(about_2(&listing, scale, (3_000, Some(11_000), 12_000)), later(9));
+        hear(&mut listing, scale.at(21_000), &["1"], true);
+        assert!(refuses(&about_2(&listing, scale, (3_000, None, 21_000))));
     }
 
     #[test]
-    fn only_a_list_asked_for_after_the_arrival_says_no_and_it_is_asked_for_every_ten_seconds() {
-        let (mut known, start) = (knows_1(), clock::monotonic());
-        let at = |seconds| start + Duration::from_secs(seconds);
-        known.hear(Some(vec![number("1")]), start);
-        let verdict = |arrived, now| known.consult(&number("2"), at(arrived), at(now));
-        assert!(matches!(verdict(0, 0), Some(Verdict::Refuse(_))));
-        assert_eq!(verdict(3, 3), Some(Verdict::Later));
-        assert_eq!(verdict(3, 10), None);
+    fn a_job_waits_in_hand_for_an_answer_only_while_the_question_is_young() {
+        let (mut listing, scale) = (Listing::default(), Scale::new());
+        // Wanted, and not asked yet.
+        let until = Advice::WaitUntil(scale.at(1_000).0);
+        assert_eq!(about_2(&listing, scale, (0, Some(0), 400)), until);
+        listing.begin(scale.at(100));
+        let until = Advice::WaitUntil(scale.at(1_100).0);
+        assert_eq!(about_2(&listing, scale, (0, Some(0), 400)), until);
+        assert_eq!(about_2(&listing, scale, (0, Some(0), 1_100)), later(9));
+        listing.hear(Err("down".into()));
+        assert_eq!(about_2(&listing, scale, (0, Some(0), 1_100)), later(9));
+        assert_eq!(about_2(&listing, scale, (0, Some(0), 10_100)), Advice::Ask);
     }
 
     #[test]
-    fn a_plugin_that_cannot_be_asked_refuses_nobody() {
-        let (mut known, now) = (knows_1(), clock::monotonic());
-        known.hear(None, now);
-        assert_eq!(known.consult(&number("2"), now, now), Some(Verdict::Later));
+    fn a_wait_grows_with_age_and_lasts_until_there_can_be_news() {
+        for (age, news, step) in [
+            (0, 0, Step::Second),
+            (4, 0, Step::Second),
+            (5, 0, Step::Seconds5),
+            (29, 1, Step::Seconds5),
+            (30, 0, Step::Seconds30),
+            (86_400, 10, Step::Seconds30),
+            (0, 4, Step::Second),
+            (0, 8, Step::Seconds5),
+            (0, 3_600, Step::Seconds30),
+        ] {
+            let [age, news] = [age, news].map(Duration::from_secs);
+            assert_eq!(wait(age, news), step, "{age:?} {news:?}");
+        }
+    }
+
+    /// The lanes of 1 and 2 after these lists of (second, numbers, complete), the time set to a minute.
+    fn vanished(lists: &[(u64, &[&str], bool)]) -> Vec<String> {
+        let (mut listing, scale) = (Listing::default(), Scale::new());
+        let (mut vanishing, lanes) = (Vanishing::default(), ["1", "2"].map(number));
+        let mut last = BTreeSet::new();
+        for (second, numbers, is_complete) in lists {
+            hear(&mut listing, scale.at(second * 1_000), numbers, *is_complete);
+            last = vanishing.vanished(&lanes, &listing, Duration::from_secs(60));
+            // A change that is no new list, such as the next question.
+            assert_eq!(vanishing.vanished(&lanes, &listing, Duration::from_secs(60)), last);
+        }
+        last.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_number_that_is_missing_from_two_lists_for_long_enough_has_vanished() {
+        let both: &[&str] = &["1", "2"];
+        let one: &[&str] = &["1"];
+        let gone = ["2".to_owned()];
+        assert_eq!(vanished(&[(0, both, true), (10, one, true), (70, one, true)]), gone);
+        assert_eq!(vanished(&[(0, one, true), (60, one, true)]), gone, "it was never seen");
+        let none = Vec::<String>::new();
+        assert_eq!(vanished(&[(0, both, true), (70, one, true)]), none, "one list");
+        assert_eq!(vanished(&[(0, one, true), (30, one, true), (59, one, true)]), none, "soon");
+        assert_eq!(vanished(&[(0, one, true), (30, both, true), (70, one, true)]), none, "back");
+        assert_eq!(vanished(&[(0, one, true), (70, one, false)]), none, "incomplete");
+        assert_eq!(vanished(&[(0, both, true), (10, &[], true), (90, &[], true)]), none, "empty");
+        assert_eq!(vanished(&[(0, &[], true), (90, &[], true)]), none, "always empty");
     }
 }

@@ -129,7 +129,7 @@ impl Epoch {
             .map_err(|error| lost(&error))?;
         // Before the first job comes.
         inbox.board.show(control.record(), clock::wall());
-        record_own(inbox, &mut control).await?;
+        record_lacking(inbox, &mut control).await?;
         let presence = Presence::join(
             &self.connection,
             &desk.publisher,
@@ -153,6 +153,7 @@ impl Epoch {
     ) -> End {
         let mut asking = self.serve_beside(inbox);
         let mut holds = inbox.holds.watch();
+        let mut listed = inbox.directory.changes();
         let mut look_again = clock::monotonic();
         loop {
             let looks = tokio::select! {
@@ -170,6 +171,10 @@ impl Epoch {
                     Err(lost) => Err(End::Lost(lost.to_string())),
                 },
                 Some(()) = holds.next() => Ok(true),
+                () = listed.next() => {
+                    self.make_lacking(inbox);
+                    Ok(false)
+                }
                 () = tokio::time::sleep_until(look_again) => Ok(true),
                 Some(step) = self.tasks.join_next() => self.step(step).map(|()| false),
                 Some(request) = asking.recv() => {
@@ -333,6 +338,21 @@ impl Epoch {
             return;
         }
         self.asked.insert(number.clone(), Asked { waiting: vec![made], declaring: false });
+        self.make(inbox, number);
+    }
+
+    /// Lanes for numbers of the plugin that have come since, without waiting for their first jobs.
+    fn make_lacking(&mut self, inbox: &Inbox) {
+        // Where nothing may be declared, an administrator makes them.
+        if inbox.settings.declare {
+            let lacking = lacking(inbox, &self.recorded.borrow());
+            for number in lacking {
+                self.make(inbox, number);
+            }
+        }
+    }
+
+    fn make(&mut self, inbox: &Inbox, number: NumberId) {
         let desk = inbox.desk.clone();
         self.tasks.spawn(async move {
             let made = Entry::LaneMade { number, at: clock::wall() };
@@ -348,10 +368,12 @@ impl Epoch {
         let recorded = self.recorded.borrow();
         let coming = self.asked.keys().filter(|number| !recorded.contains(*number)).count();
         match recorded.len() + coming >= inbox.max_lanes {
-            true => Some("its number would need one more lane than numbers.max_lanes allows"),
-            false if !inbox.settings.declare => {
-                Some("its number has no lane, and rabbitmq.declare is false")
+            true => {
+                Some("there are as many as numbers.max_lanes allows: raise it and replay the job")
             }
+            false if !inbox.settings.declare => Some(
+                "rabbitmq.declare is false: import what `check --definitions` prints and replay the job",
+            ),
             false => None,
         }
     }
@@ -407,16 +429,9 @@ impl Epoch {
 }
 
 /// Records the lanes that are to be there from the start, and reads on until they stand in the record.
-async fn record_own(inbox: &Inbox, control: &mut Control) -> Result<(), End> {
-    let (desk, max_lanes) = (&inbox.desk, inbox.max_lanes);
-    let recorded = control.record().lanes();
-    let new: Vec<NumberId> =
-        inbox.numbers.iter().filter(|number| !recorded.contains(*number)).cloned().collect();
-    let in_record = recorded.len();
-    if in_record + new.len() > max_lanes {
-        let new = new.len();
-        tracing::warn!(in_record, new, max_lanes, "more lanes than numbers.max_lanes: all served");
-    }
+async fn record_lacking(inbox: &Inbox, control: &mut Control) -> Result<(), End> {
+    let desk = &inbox.desk;
+    let new = lacking(inbox, control.record().lanes());
     for number in &new {
         let made = Entry::LaneMade { number: number.clone(), at: clock::wall() };
         let recorded = append(&desk.publisher, &desk.names, &made).await;
@@ -426,6 +441,19 @@ async fn record_own(inbox: &Inbox, control: &mut Control) -> Result<(), End> {
         control.next().await.map_err(|error| End::Lost(error.to_string()))?;
     }
     Ok(())
+}
+
+/// Which numbers should have a lane and do not, as far as there may be more lanes.
+fn lacking(inbox: &Inbox, lanes: &BTreeSet<NumberId>) -> Vec<NumberId> {
+    let mut lacking = inbox.directory.with_lane();
+    lacking.retain(|number| !lanes.contains(number));
+    let room = inbox.max_lanes.saturating_sub(lanes.len());
+    if lacking.len() > room {
+        let (lanes, left_out, max_lanes) = (lanes.len(), lacking.len() - room, inbox.max_lanes);
+        tracing::warn!(lanes, left_out, max_lanes, "more numbers than numbers.max_lanes");
+        lacking.truncate(room);
+    }
+    lacking
 }
 
 /// What keeps a lane from being consumed.

@@ -50,8 +50,6 @@ pub(super) struct Inbox {
     pub(super) connector: Connector,
     pub(super) settings: TopologySettings,
     pub(super) shared: Arc<Topology>,
-    /// These have a lane from the start.
-    pub(super) numbers: Vec<NumberId>,
     pub(super) max_lanes: usize,
     pub(super) prefetch: Prefetch,
     pub(super) max_held: usize,

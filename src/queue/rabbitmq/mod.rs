@@ -48,7 +48,7 @@ pub use console::{Console, Depth, Depths};
 pub use dead_letters::{Cut, DeadLetters, Pass, Replayer};
 pub use declare::DeclareError;
 pub use definitions::definitions;
-pub use directory::{Accept, AskForNumbers};
+pub use directory::{Accept, VANISHED_AFTER};
 pub use follower::{Follower, TakenEvent, Taker};
 pub use gather::{Gathered, PATIENCE, gather};
 pub use inbox::Prefetch;
@@ -97,7 +97,8 @@ pub struct RabbitSettings {
     pub connection: ConnectionSettings,
     /// What stands in it.
     pub topology: TopologySettings,
-    /// Numbers that have a lane from the start: the plugin's, and those with settings of their own.
+    /// Numbers that have a lane from the start, and whatever the plugin says: those with settings of
+    /// their own.
     pub numbers: Vec<NumberId>,
     /// Whose numbers get a lane later.
     pub accept: Accept,
@@ -182,7 +183,6 @@ impl RabbitQueue {
             connector,
             shared,
             directory: Arc::new(Directory::new(settings.accept, &settings.numbers)),
-            numbers: settings.numbers,
             max_lanes: settings.max_lanes,
             prefetch: settings.prefetch,
             max_held: settings.max_held,

@@ -146,14 +146,15 @@ impl Publisher {
         self.request(outgoing, None).await
     }
 
-    /// The same for a job that goes on: it is written, and written again after a lost connection,
-    /// only while its delivery is ours.
-    pub(super) async fn publish_while(
+    /// Hands in a job that goes on, and returns when its place is sure: what is handed in earlier is
+    /// written earlier. It is written, and written again after a lost connection, only while its
+    /// delivery is ours.
+    pub(super) async fn hand_in(
         &self,
         hold: &Arc<Hold>,
         outgoing: Outgoing,
-    ) -> Result<(), PublishError> {
-        self.request(outgoing, Some(Arc::clone(hold))).await
+    ) -> Result<HandedIn, PublishError> {
+        self.enqueue(outgoing, Some(Arc::clone(hold))).await
     }
 
     /// Publishes again what a full queue refused, until the broker has it; with a hold, only while
@@ -176,15 +177,34 @@ impl Publisher {
         outgoing: Outgoing,
         hold: Option<Arc<Hold>>,
     ) -> Result<(), PublishError> {
+        self.enqueue(outgoing, hold).await?.taken().await
+    }
+
+    async fn enqueue(
+        &self,
+        outgoing: Outgoing,
+        hold: Option<Arc<Hold>>,
+    ) -> Result<HandedIn, PublishError> {
         let (done, outcome) = oneshot::channel();
         let sent = self.requests.send(Request { outgoing, hold, done }).await;
         sent.map_err(|_| PublishError::Stopped)?;
-        outcome.await.unwrap_or(Err(PublishError::Stopped))
+        Ok(HandedIn(outcome))
     }
 
     /// The connection's state, as it changes.
     pub fn state(&self) -> watch::Receiver<PublisherState> {
         self.state.clone()
+    }
+}
+
+/// A message that the publisher has.
+#[derive(Debug)]
+pub(super) struct HandedIn(oneshot::Receiver<Result<(), PublishError>>);
+
+impl HandedIn {
+    /// Waits until the broker has it, as [`Publisher::publish`] does.
+    pub(super) async fn taken(self) -> Result<(), PublishError> {
+        self.0.await.unwrap_or(Err(PublishError::Stopped))
     }
 }
 

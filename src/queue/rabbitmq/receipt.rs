@@ -6,7 +6,7 @@ use super::fence::{Fence, Generation};
 use super::headers::{self, Travel};
 use super::publisher::{Outgoing, PublishError, Publisher};
 use super::suspect::Touch;
-use super::topology::{Names, lane_key, step_for};
+use super::topology::{Names, Step, lane_key, step_for};
 use crate::clock;
 use crate::crash::{self, Stage};
 use crate::metrics::{Acknowledged, Metrics, PublishKind};
@@ -117,16 +117,9 @@ impl Receipt for RabbitReceipt {
         self.hold.stands() && self.acker.as_ref().is_some_and(Acker::usable)
     }
 
-    async fn settle(mut self, settlement: &Settlement) -> Result<(), SettleError> {
-        let settled = self.record(settlement).await;
-        if let Err(error @ SettleError::Lost(_)) = &settled {
-            self.desk.metrics.acknowledged(Acknowledged::Lost);
-            self.acker = None;
-            return Err(error.clone());
-        }
-        settled?;
-        crash::point(Stage::Confirmed);
-        self.acknowledge().await
+    async fn settle(self, settlement: &Settlement) -> Result<(), SettleError> {
+        let recorded = self.record(settlement).await;
+        self.let_go_after(recorded).await
     }
 }
 
@@ -156,6 +149,16 @@ impl RabbitReceipt {
     /// What came.
     pub(super) fn message(&self) -> &Message {
         &self.message
+    }
+
+    /// Puts it into a wait of this step, whenever it is due, and lets go of it.
+    pub(super) async fn put_off(self, step: Step) -> Result<(), SettleError> {
+        let travel = Travel { waited_for: Some(Why::HandedBack), ..self.message.travel.clone() };
+        let recorded = match self.still_ours() {
+            Ok(()) => self.wait_in(step, &travel, None).await,
+            lost => lost,
+        };
+        self.let_go_after(recorded).await
     }
 
     /// Lets go of a job that has been moved elsewhere, confirmed.
@@ -195,24 +198,32 @@ impl RabbitReceipt {
     }
 
     async fn wait(&self, wait: &Reschedule) -> Result<(), SettleError> {
-        let Some((number, priority)) = &self.message.lane else {
-            return Err(SettleError::Unwritten("without a lane it cannot come back".into()));
-        };
-        let priority = match wait.why {
-            Why::Retry | Why::Doubt => Priority::Urgent,
-            Why::NotBefore | Why::Recipient | Why::Hold | Why::Identical | Why::HandedBack => {
-                *priority
-            }
+        let first = match wait.why {
+            Why::Retry | Why::Doubt => Some(Priority::Urgent),
+            Why::NotBefore | Why::Recipient | Why::Hold | Why::Identical | Why::HandedBack => None,
         };
         let travel = Travel {
             history: wait.history.clone(),
             waited_for: Some(wait.why),
             expires_at: self.message.travel.expires_at,
         };
-        let properties = headers::travelling(&self.message.original.properties, &travel);
         let rest = wait.history.due.map(|due| policy::rest(due, clock::wall()));
-        let step = step_for(rest.unwrap_or_default());
-        let (exchange, key) = (self.desk.names.wait(step), lane_key(number, priority));
+        self.wait_in(step_for(rest.unwrap_or_default()), &travel, first).await
+    }
+
+    /// It returns by the queue of this priority, or by its own.
+    async fn wait_in(
+        &self,
+        step: Step,
+        travel: &Travel,
+        returns_by: Option<Priority>,
+    ) -> Result<(), SettleError> {
+        let Some((number, priority)) = &self.message.lane else {
+            return Err(SettleError::Unwritten("without a lane it cannot come back".into()));
+        };
+        let key = lane_key(number, returns_by.unwrap_or(*priority));
+        let properties = headers::travelling(&self.message.original.properties, travel);
+        let exchange = self.desk.names.wait(step);
         let out = self.outgoing(&exchange, &key, properties, PublishKind::Wait)?;
         // Somebody else has the job once it is not ours: a second copy must not come into the world.
         Ok(self.desk.publisher.until_taken(out, Some(&self.hold)).await?)
@@ -257,6 +268,18 @@ impl RabbitReceipt {
     /// what follows has been decided.
     async fn confirmed(&self, outgoing: Outgoing) -> Result<(), SettleError> {
         Ok(self.desk.publisher.until_taken(outgoing, None).await?)
+    }
+
+    /// What was recorded for it is safe now, or is not to be.
+    async fn let_go_after(mut self, recorded: Result<(), SettleError>) -> Result<(), SettleError> {
+        if let Err(error @ SettleError::Lost(_)) = &recorded {
+            self.desk.metrics.acknowledged(Acknowledged::Lost);
+            self.acker = None;
+            return Err(error.clone());
+        }
+        recorded?;
+        crash::point(Stage::Confirmed);
+        self.acknowledge().await
     }
 
     async fn acknowledge(&mut self) -> Result<(), SettleError> {

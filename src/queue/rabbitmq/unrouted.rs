@@ -1,9 +1,15 @@
 //! Jobs without a lane, and jobs that the broker threw out of one. The first are given a lane and
 //! moved into it, or told why not; the others get their one outcome here.
+//!
+//! All numbers share this one queue, so no job may stay in hand for long: many are under way at once,
+//! only moves of one number go one after the other, and who must wait for anything waits outside.
+
+mod doors;
+mod order;
 
 use super::connection::{CLOSED_NORMALLY, Pauses, explain};
 use super::decode::Original;
-use super::directory::{Directory, Verdict};
+use super::directory::{self, Directory, Verdict};
 use super::headers;
 use super::inbox::{LaneRequest, NoLane};
 use super::lane::give_back;
@@ -16,28 +22,31 @@ use crate::metrics::{Departure, PublishKind, Token};
 use crate::policy::{self, Failure, History, Settlement};
 use crate::queue::{Receipt, SettleError};
 use crate::wire::{Class, InvalidJob, NumberId, Priority, ResultEvent, Scope, SendJob};
+use doors::{Door, Doors};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use order::{Order, Place};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Jobs handled at once.
-const PREFETCH: u16 = 100;
+/// Jobs handled at once: as many as the publisher has under way. Of the largest bodies (256 KiB) these
+/// are 64 MiB.
+const PREFETCH: u16 = 256;
 
 /// A job that was to wait and found no queue waits here, as long as the shortest step: without it,
 /// the job would go round as fast as the broker can.
 const ASTRAY_PAUSE: Duration = Step::Second.length();
 
-/// How long a job waits here for its lane to open; then it waits outside.
-const LANE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a job waits here for its lane to open; then it and those that follow it wait outside. A lane
+/// that can open takes a few round trips.
+const LANE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What handling one job needs.
 #[derive(Clone)]
@@ -56,6 +65,8 @@ pub(super) struct Unrouted {
 enum Way {
     /// Into its lane, which is there now.
     Move,
+    /// Outside, and back here: there may be news of its number after this.
+    Later(Duration),
     /// It has its settlement.
     Settle(Box<Settlement>),
 }
@@ -64,6 +75,12 @@ impl Way {
     fn settle(settlement: Settlement) -> Way {
         Way::Settle(Box::new(settlement))
     }
+}
+
+/// One connection's handling of them.
+struct Office {
+    unrouted: Unrouted,
+    doors: Mutex<Doors>,
 }
 
 impl Unrouted {
@@ -75,12 +92,13 @@ impl Unrouted {
         stop: CancellationToken,
     ) -> Option<String> {
         let mut pauses = Pauses::default();
+        let office = Arc::new(Office { unrouted: self, doors: Mutex::default() });
         while connection.status().connected() && !stop.is_cancelled() {
-            let (channel, consumer) = match self.subscribe(&connection).await {
+            let (channel, consumer) = match office.unrouted.subscribe(&connection).await {
                 Ok(subscribed) => subscribed,
                 Err(error) => return Some(explain(&error)),
             };
-            let reason = self.session(&channel, consumer, &stop).await;
+            let reason = office.session(&channel, consumer, &stop).await;
             let _gone = channel.close(CLOSED_NORMALLY, "done".into()).await;
             tracing::warn!(reason = reason?, "not consuming the unrouted jobs");
             let pause = tokio::time::sleep(pauses.next(fastrand::f64()));
@@ -89,16 +107,28 @@ impl Unrouted {
         None
     }
 
+    async fn subscribe(&self, connection: &Connection) -> lapin::Result<(Channel, Consumer)> {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let queue = self.desk.names.unrouted();
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+        Ok((channel, consumer))
+    }
+}
+
+impl Office {
     /// One subscription. Returns why it was lost; none when told to stop.
     async fn session(
-        &self,
+        self: &Arc<Self>,
         channel: &Channel,
         mut consumer: Consumer,
         stop: &CancellationToken,
     ) -> Option<String> {
-        let (hold, mut dropped) = Hold::new(&self.desk.fence, PREFETCH * 2);
+        let (hold, mut dropped) = Hold::new(&self.unrouted.desk.fence, PREFETCH * 2);
         let mut jobs = JoinSet::new();
-        let mut order = Order::default();
+        let mut order = Order::new(PREFETCH);
         let lost = loop {
             tokio::select! {
                 biased;
@@ -108,7 +138,7 @@ impl Unrouted {
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => {
                         let place = order.join(delivery.routing_key.as_str());
-                        jobs.spawn(self.clone().handle(delivery, Arc::clone(&hold), place));
+                        jobs.spawn(Arc::clone(self).handle(delivery, Arc::clone(&hold), place));
                     }
                     Some(Err(error)) => break Some(explain(&error)),
                     None => break Some("the broker cancelled the subscription".into()),
@@ -124,18 +154,9 @@ impl Unrouted {
         lost
     }
 
-    async fn subscribe(&self, connection: &Connection) -> lapin::Result<(Channel, Consumer)> {
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-        let queue = self.desk.names.unrouted();
-        let options = BasicConsumeOptions::default();
-        let consumer =
-            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
-        Ok((channel, consumer))
-    }
-
-    async fn handle(self, mut delivery: Delivery, hold: Arc<Hold>, place: Place) {
-        let astray = self.desk.names.is_wait(delivery.exchange.as_str());
+    async fn handle(self: Arc<Self>, mut delivery: Delivery, hold: Arc<Hold>, place: Place) {
+        let Unrouted { desk, astray, .. } = &self.unrouted;
+        let is_astray = desk.names.is_wait(delivery.exchange.as_str());
         let original = Original::take(&mut delivery);
         let earlier = headers::earlier_deliveries(&original.properties, delivery.redelivered);
         let lane = read_lane_key(&original.routing_key);
@@ -149,19 +170,19 @@ impl Unrouted {
         let job = match &lane {
             Some((number, priority)) => {
                 let way = (number, *priority);
-                decode_carefully(&self.desk.touch, &original, way, earlier).await.job
+                decode_carefully(&desk.touch, &original, way, earlier).await.job
             }
             None => Err(unreadable_key(&original)),
         };
         let message = Message { original, travel, lane };
-        let receipt = RabbitReceipt::new(delivery.acker, hold, message, self.desk.clone());
+        let receipt = RabbitReceipt::new(delivery.acker, hold, message, desk.clone());
         let number = self.known(receipt.number());
-        let token = self.desk.metrics.received(number.as_ref(), receipt.priority());
+        let token = desk.metrics.received(number.as_ref(), receipt.priority());
         let token = VoidIfDropped(Some(token));
         let history = receipt.history().clone();
-        if astray {
+        if is_astray {
             tracing::warn!(exchange = %delivery.exchange, "a wait without its queue or binding");
-            self.astray.notify_one();
+            astray.notify_one();
             tokio::time::sleep(ASTRAY_PAUSE).await;
         }
         let way = match (&job, death) {
@@ -171,78 +192,119 @@ impl Unrouted {
             (Ok(job), Some(reason)) => Way::settle(outcome_of_death(job, &history, &reason)),
             (Ok(job), None) => self.find_lane(job, &history).await,
         };
-        let _place = place.first().await;
-        let done = match &way {
-            Way::Move => self.move_in(receipt).await,
-            Way::Settle(settlement) => {
-                receipt.settle(settlement).await.map(|()| settlement.as_ref().into())
-            }
-        };
+        let done = self.carry_out(&way, receipt, place).await;
         token.leave(done.as_ref().map_or_else(Into::into, |how| *how));
         match (done, way) {
             (Ok(_), Way::Settle(settlement)) => self.note(number.as_ref(), &settlement),
-            (Ok(_), Way::Move) | (Err(SettleError::Stopped), _) => {}
+            (Ok(_), Way::Move | Way::Later(_)) | (Err(SettleError::Stopped), _) => {}
             (Err(error), _) => tracing::warn!(%error, "not settled: the job comes again"),
+        }
+    }
+
+    /// Only what is moved keeps its place among its number's jobs; who comes behind it waits for those
+    /// before it all the same.
+    async fn carry_out(
+        &self,
+        way: &Way,
+        receipt: RabbitReceipt,
+        place: Place,
+    ) -> Result<Departure, SettleError> {
+        let passed = async |place: Place| drop(place.first().await);
+        match way {
+            Way::Move => self.move_in(receipt, place).await,
+            Way::Later(news) => tokio::join!(put_off(receipt, *news), passed(place)).0,
+            Way::Settle(settlement) => {
+                let (settled, ()) = tokio::join!(receipt.settle(settlement), passed(place));
+                settled.map(|()| settlement.as_ref().into())
+            }
         }
     }
 
     /// What a stranger took for a number may be a person's: without a lane it is no label.
     fn known(&self, number: Option<NumberId>) -> Option<NumberId> {
-        number.filter(|number| self.numbers.borrow().contains(number))
+        number.filter(|number| self.unrouted.numbers.borrow().contains(number))
     }
 
     /// Why the broker threw it out of a lane; none for a job that never was in one. A job that came
     /// back from a wait died there last, by its time: that is its way home.
     fn thrown_out(&self, original: &Original) -> Option<String> {
         let (queue, reason) = headers::last_death(&original.properties)?;
-        self.desk.names.is_lane(&queue).then_some(reason)
+        self.unrouted.desk.names.is_lane(&queue).then_some(reason)
     }
 
     async fn find_lane(&self, job: &SendJob, history: &History) -> Way {
         let number = &job.phone_number_id;
-        match self.directory.judge(number, clock::monotonic()).await {
+        match self.unrouted.directory.judge(number, history.first_received).await {
             Verdict::Lane => {}
-            Verdict::Later => return Way::settle(policy::given_back(history)),
+            Verdict::Later(news) => return Way::Later(news),
             Verdict::Refuse(reason) => return turned_away(job, history, &reason),
         }
-        match tokio::time::timeout(LANE_WITHIN, self.ask_for_lane(number)).await {
-            Ok(Some(Ok(()))) => Way::Move,
-            Ok(Some(Err(NoLane(reason)))) => turned_away(job, history, &reason),
-            // The lane is down, or the connection is going: it comes again, or comes back.
-            Ok(None) | Err(_) => Way::settle(policy::given_back(history)),
+        let now = clock::monotonic();
+        let door = self.doors().look(number, now);
+        match door {
+            Some(Door::Shut) => return Way::Later(Duration::ZERO),
+            // Known as long as the lane is served.
+            Some(Door::Open) if self.unrouted.numbers.borrow().contains(number) => {
+                return Way::Move;
+            }
+            Some(Door::Open) | None => {}
         }
+        match tokio::time::timeout(LANE_WITHIN, self.ask_for_lane(number)).await {
+            Ok(Some(Ok(()))) => {
+                self.doors().note(number, Door::Open, now);
+                Way::Move
+            }
+            Ok(Some(Err(NoLane(reason)))) => {
+                turned_away(job, history, &format!("phone number {number} has no lane: {reason}"))
+            }
+            // The lane is down, or the connection is going: it comes again, or comes back.
+            Ok(None) | Err(_) => {
+                self.doors().note(number, Door::Shut, clock::monotonic());
+                Way::Later(Duration::ZERO)
+            }
+        }
+    }
+
+    fn doors(&self) -> MutexGuard<'_, Doors> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Until its queues stand; none where nobody answers any more.
     async fn ask_for_lane(&self, number: &NumberId) -> Option<Result<(), NoLane>> {
         let (made, answer) = oneshot::channel();
-        self.lanes.send(LaneRequest { number: number.clone(), made }).await.ok()?;
+        let request = LaneRequest { number: number.clone(), made };
+        self.unrouted.lanes.send(request).await.ok()?;
         answer.await.ok()
     }
 
     /// By its own key, which its lane is bound with by now.
-    async fn move_in(&self, receipt: RabbitReceipt) -> Result<Departure, SettleError> {
+    async fn move_in(
+        &self,
+        receipt: RabbitReceipt,
+        place: Place,
+    ) -> Result<Departure, SettleError> {
+        let Desk { publisher, names, .. } = &self.unrouted.desk;
         let outgoing = Outgoing {
-            exchange: self.desk.names.sends().into(),
+            exchange: names.sends().into(),
             routing_key: receipt.original().routing_key.as_str().into(),
             body: receipt.original().body.clone(),
             properties: receipt.travelling_on(),
             kind: PublishKind::Moved,
         };
-        match self.desk.publisher.publish_while(receipt.hold(), outgoing).await {
+        let place = place.first().await;
+        let handed_in = publisher.hand_in(receipt.hold(), outgoing).await?;
+        drop(place);
+        match handed_in.taken().await {
             Ok(()) => receipt.moved().await.map(|()| Departure::Moved),
             Err(error @ (PublishError::Stopped | PublishError::NotOurs)) => Err(error.into()),
             // Its lane is full.
-            Err(PublishError::Refused) => {
-                let later = policy::given_back(receipt.history());
-                receipt.settle(&later).await.map(|()| (&later).into())
-            }
+            Err(PublishError::Refused) => put_off(receipt, Duration::ZERO).await,
         }
     }
 
     /// Counts and logs a settlement. No reason is logged that may quote a stranger's number.
     fn note(&self, number: Option<&NumberId>, settlement: &Settlement) {
-        let metrics = &self.desk.metrics;
+        let metrics = &self.unrouted.desk.metrics;
         let result = |event: &ResultEvent| {
             metrics.result(number, event.status, event.error.as_ref().map(|error| error.class));
         };
@@ -251,7 +313,12 @@ impl Unrouted {
             Settlement::DeadLetter { event, class, .. } => {
                 metrics.dead_letter(*class);
                 let job = event.as_ref().map_or("unknown", |event| event.id.as_str());
-                tracing::warn!(class = class.name(), job, "dead letter");
+                // A producer's mistakes are counted, and may be thousands a second.
+                if *class == Class::Invalid {
+                    tracing::debug!(class = class.name(), job, "dead letter");
+                } else {
+                    tracing::warn!(class = class.name(), job, "dead letter");
+                }
                 event.iter().for_each(result);
             }
             Settlement::Reschedule(_) => {}
@@ -278,49 +345,18 @@ impl Drop for VoidIfDropped {
     }
 }
 
-/// Keys beyond these are looked through for those whose jobs are done: with no more jobs in hand
-/// than [`PREFETCH`], at least half of them.
-const MOST_KEYS: usize = 2 * PREFETCH as usize;
-
-/// Jobs of one routing key are moved in the order in which they came.
-#[derive(Default)]
-struct Order(HashMap<String, oneshot::Receiver<()>>);
-
-/// One job's place; dropped, the next is first.
-struct Place {
-    before: Option<oneshot::Receiver<()>>,
-    _next: oneshot::Sender<()>,
+async fn put_off(receipt: RabbitReceipt, news: Duration) -> Result<Departure, SettleError> {
+    let age = policy::rest(clock::wall(), receipt.history().first_received);
+    let step = directory::wait(age, news);
+    receipt.put_off(step).await.map(|()| Departure::Returned)
 }
 
-impl Order {
-    fn join(&mut self, key: &str) -> Place {
-        if self.0.len() > MOST_KEYS {
-            self.0.retain(|_, last| last.try_recv() == Err(TryRecvError::Empty));
-        }
-        let (next, after) = oneshot::channel();
-        Place { before: self.0.insert(key.to_owned(), after), _next: next }
-    }
-
-    /// Where no job is in hand, nobody is waited for.
-    fn forget_if(&mut self, idle: bool) {
-        if idle {
-            self.0.clear();
-        }
-    }
-}
-
-impl Place {
-    /// Waits for those who came before, and holds the place until it is dropped.
-    async fn first(mut self) -> Place {
-        if let Some(before) = self.before.take() {
-            let _dropped = before.await;
-        }
-        self
-    }
-}
-
+/// One that may have been sent, when it still had a lane, has not surely failed.
 fn turned_away(job: &SendJob, history: &History, reason: &str) -> Way {
-    let failure = Failure::new(Class::Invalid, reason);
+    let failure = match history.doubt {
+        None => Failure::new(Class::Invalid, reason),
+        Some(_) => Failure::new(Class::Ambiguous, format!("it may have been sent, but {reason}")),
+    };
     Way::settle(policy::turned_away(job, history, &failure, clock::wall()))
 }
 
@@ -380,21 +416,5 @@ impl RabbitReceipt {
 
     fn travelling_on(&self) -> lapin::BasicProperties {
         headers::travelling(&self.original().properties, &self.message().travel)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_order_forgets_keys_whose_jobs_are_done_and_no_others() {
-        let mut order = Order::default();
-        let _in_hand = order.join("in hand");
-        for key in 0..10 * MOST_KEYS {
-            drop(order.join(&key.to_string()));
-        }
-        assert!(order.0.len() <= MOST_KEYS + 1, "{} keys", order.0.len());
-        assert!(order.join("in hand").before.unwrap().try_recv() == Err(TryRecvError::Empty));
     }
 }

@@ -4,6 +4,7 @@ pub mod broker;
 pub mod certificates;
 pub mod cutter;
 pub mod pipeline;
+pub mod plugin;
 pub mod process;
 pub mod raw_amqp;
 pub mod story;

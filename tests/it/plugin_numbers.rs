@@ -1,0 +1,183 @@
+//! The plugin's numbers: they get their lanes and their rates as they come, and a number that nobody
+//! knows holds up no other.
+
+use crate::support::broker::{Broker, Client, SOON};
+use crate::support::plugin::FakePlugin;
+use crate::support::process::{IN_TIME, Process, Program, sandbox};
+use crate::support::story::{Story, accepted, id, job_of, number, plain};
+use crate::support::world;
+use chakra_sender::clock;
+use chakra_sender::queue::Receipt;
+use chakra_sender::queue::rabbitmq::topology::Step;
+use chakra_sender::sandbox::{Number, PluginMode, Sandbox, SandboxConfig};
+use jiff::Timestamp;
+use lapin::BasicProperties;
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use serde_json::json;
+use std::time::Duration;
+
+/// A worker that asks the plugin every second and has no rates of its own.
+fn curious(sandbox: &Sandbox, broker: &Broker) -> Program {
+    Program::worker(sandbox, broker).set("limits.number.rate", "").set("numbers.refresh", "1s")
+}
+
+async fn lanes(worker: &mut Process, count: usize) {
+    let admin = worker.admin().await;
+    admin.ready().await;
+    admin.says("/metrics", 200, &format!("chakra_sender_lanes_owned {count}\n")).await;
+}
+
+/// The ready jobs of a queue.
+async fn depth(client: &Client, queue: &str) -> u32 {
+    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    let declared = client.channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+    declared.unwrap().message_count()
+}
+
+async fn wait_for_depth(client: &Client, queue: &str, jobs: u32) {
+    let reached = async {
+        while depth(client, queue).await != jobs {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(SOON, reached).await;
+    assert!(waited.is_ok(), "{queue} never had {jobs} jobs");
+}
+
+/// Publishes without waiting for each confirm.
+async fn publish_many(to: (&Broker, &Client), number: &str, count: usize) {
+    let (broker, client) = to;
+    let exchange = broker.names().sends();
+    let mut confirms = Vec::new();
+    for n in 0..count {
+        let body = serde_json::to_vec(&job_of(number, &format!("job-{n}"))).unwrap();
+        let (to, options) = (exchange.as_str().into(), BasicPublishOptions::default());
+        let published = client.channel.basic_publish(to, number.into(), options, &body, plain());
+        confirms.push(published.await.unwrap());
+    }
+    for confirm in confirms {
+        assert!(confirm.await.unwrap().is_ack());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_appears_gets_its_lane_without_waiting_for_a_job() {
+    let only_one = |config: &mut SandboxConfig| config.numbers.truncate(1);
+    let (sandbox, broker) = (sandbox(only_one).await, Broker::shared());
+    let mut worker = curious(&sandbox, &broker).start();
+    lanes(&mut worker, 1).await;
+    sandbox.set_numbers([world::NUMBER, world::OTHER].map(Number::new).into()).unwrap();
+    lanes(&mut worker, 2).await;
+    worker.err.line("the plugin has a new number").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_fails_stops_nothing_and_is_told_once() {
+    let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
+    let mut worker = curious(&sandbox, &broker).start();
+    lanes(&mut worker, 2).await;
+    sandbox.set_plugin_mode(PluginMode::Error);
+    worker.err.line("cannot be asked for").await;
+    sandbox.set_numbers(vec![Number::new(world::OTHER)]).unwrap();
+    sandbox.set_plugin_mode(PluginMode::Forbidden);
+    worker.err.line("refuses the token").await;
+    lanes(&mut worker, 2).await;
+    sandbox.set_plugin_mode(PluginMode::Ok);
+    worker.err.line("the plugin tells its numbers again").await;
+    worker.err.line("the plugin has this number no more").await;
+    let warnings = worker.err.lines();
+    let told = warnings.iter().filter(|line| line.contains("cannot be asked for")).count();
+    assert_eq!(told, 2, "one for each reason:\n{}", warnings.join("\n"));
+    lanes(&mut worker, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_starts_without_a_plugin_that_hangs_and_is_stopped_while_it_asks() {
+    let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
+    sandbox.set_plugin_mode(PluginMode::Hang);
+    let mut worker = curious(&sandbox, &broker).start();
+    lanes(&mut worker, 0).await;
+    worker.signal("TERM");
+    let ended = tokio::time::timeout(IN_TIME, worker.end()).await.unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_jobs_of_an_unknown_number_hold_up_no_job_of_another() {
+    const MANY: usize = 2_000;
+    for plugin in [
+        FakePlugin::that_says(|| Ok(vec![number("777")])),
+        // It knew the other number, and cannot be asked any more.
+        FakePlugin::that_says(|| Err("down".into())).knows(&["777"]),
+    ] {
+        let story = Story::begin(Broker::shared(), |_| {}).await;
+        story.queue.close().await;
+        publish_many((&story.broker, &story.client), "888", MANY).await;
+        let other = serde_json::to_vec(&job_of("777", "other")).unwrap();
+        story.client.publish((&story.broker.names().sends(), "777"), &other, plain()).await;
+        let accept = plugin.accept();
+        let began = clock::monotonic();
+        let mut story = Story::begin(story.broker, |settings| settings.accept = accept).await;
+        assert_eq!(id(&story.next().await), "other");
+        // Each of them waits a second at most, and none waits for another.
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_waited_for_their_lane_come_in_their_order() {
+    const MANY: usize = 600;
+    let story = Story::begin(Broker::shared(), |_| {}).await;
+    story.queue.close().await;
+    publish_many((&story.broker, &story.client), "777", MANY).await;
+    let mut story = Story::begin(story.broker, |_| {}).await;
+    for n in 0..MANY {
+        let incoming = story.next().await;
+        assert_eq!(id(&incoming), format!("job-{n}"));
+        let settlement = accepted(&incoming);
+        incoming.receipt.settle(&settlement).await.unwrap();
+    }
+}
+
+/// Properties that a job of this past travels with.
+fn travelled(headers: &[(&str, String)]) -> BasicProperties {
+    let mut table = FieldTable::default();
+    for (name, value) in headers {
+        table.insert((*name).into(), AMQPValue::LongString(value.as_str().into()));
+    }
+    plain().with_headers(table)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_number_cannot_be_asked_for_waits_the_longer_the_older_it_is() {
+    let plugin = FakePlugin::that_says(|| Err("down".into()));
+    let accept = plugin.accept();
+    let story = Story::begin(Broker::shared(), |settings| settings.accept = accept).await;
+    let ago = |seconds| clock::wall() - Duration::from_secs(seconds);
+    let seen = |at: Timestamp| travelled(&[("x-first-received", at.to_string())]);
+    story.publish("888", &job_of("888", "old"), seen(ago(60))).await;
+    wait_for_depth(&story.client, &story.broker.names().wait(Step::Seconds30), 1).await;
+    // There can be no news before the plugin may be asked again.
+    story.publish("888", &job_of("888", "new"), plain()).await;
+    wait_for_depth(&story.client, &story.broker.names().wait(Step::Seconds5), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_the_number_and_what_to_do_and_never_denies_what_may_have_been_sent() {
+    let plugin = FakePlugin::that_says(|| Ok(vec![number("777")]));
+    let accept = plugin.accept();
+    let story = Story::begin(Broker::shared(), |settings| settings.accept = accept).await;
+    story.publish("888", &job_of("888", "new"), plain()).await;
+    let (event, _) = story.result().await;
+    assert_eq!((&event["status"], &event["error"]["class"]), (&json!("failed"), &json!("invalid")));
+    let said = event["error"]["message"].as_str().unwrap();
+    assert!(said.contains("888") && said.contains("replay"), "{said}");
+    // It comes back from a wait, and its lane is gone meanwhile.
+    let long_ago = "2026-01-01T00:00:00Z".to_owned();
+    let doubted = [("x-doubt", "strong".to_owned()), ("x-first-received", long_ago)];
+    story.publish("888", &job_of("888", "doubted"), travelled(&doubted)).await;
+    let (event, _) = story.result().await;
+    assert_eq!((&event["id"], &event["status"]), (&json!("doubted"), &json!("unknown")));
+}
