@@ -4,16 +4,18 @@
 use crate::support::broker::{Broker, Client, SOON};
 use crate::support::plugin::FakePlugin;
 use crate::support::process::{IN_TIME, Process, Program, sandbox};
-use crate::support::story::{Story, accepted, id, job_of, number, plain};
+use crate::support::story::{NUMBER, Story, accepted, id, job_of, number, plain};
 use crate::support::world;
 use chakra_sender::clock;
 use chakra_sender::queue::Receipt;
-use chakra_sender::queue::rabbitmq::topology::Step;
+use chakra_sender::queue::rabbitmq::retire;
+use chakra_sender::queue::rabbitmq::topology::{Step, lane_key};
 use chakra_sender::sandbox::{Number, PluginMode, Sandbox, SandboxConfig};
+use chakra_sender::wire::Priority;
 use jiff::Timestamp;
-use lapin::BasicProperties;
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::json;
 use std::time::Duration;
 
@@ -180,4 +182,51 @@ async fn a_refusal_names_the_number_and_what_to_do_and_never_denies_what_may_hav
     story.publish("888", &job_of("888", "doubted"), travelled(&doubted)).await;
     let (event, _) = story.result().await;
     assert_eq!((&event["id"], &event["status"]), (&json!("doubted"), &json!("unknown")));
+}
+
+/// A lane that nobody consumes, and a connection to retire it by.
+async fn idle_lane() -> (Broker, Client, Connection) {
+    let Story { broker, client, queue, .. } = Story::with_lane().await;
+    queue.close().await;
+    let connection = Connection::connect(broker.uri(), ConnectionProperties::default()).await;
+    (broker, client, connection.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_goes_when_its_jobs_are_done_and_what_comes_later_is_unrouted() {
+    let (broker, client, connection) = idle_lane().await;
+    let (names, number) = (broker.names(), number(NUMBER));
+    let sends = names.sends();
+    client.publish((&sends, NUMBER), b"before", plain()).await;
+    let left = retire::unbind(&connection, &names, &number).await.unwrap();
+    assert_eq!((left.jobs, left.consumers), (1, 0));
+    assert!(!retire::delete_if_empty(&connection, &names, &number).await.unwrap());
+    // By both keys, and back from a wait.
+    client.publish((&sends, NUMBER), b"normal", plain()).await;
+    client.publish((&sends, &lane_key(&number, Priority::Urgent)), b"urgent", plain()).await;
+    client.publish((&names.wait(Step::Second), NUMBER), b"waited", plain()).await;
+    wait_for_depth(&client, &names.unrouted(), 3).await;
+
+    let lane = names.lane(&number, Priority::Normal);
+    assert_eq!(client.take(&lane).await.data, b"before");
+    for _ in 0..2 {
+        assert!(retire::delete_if_empty(&connection, &names, &number).await.unwrap());
+    }
+    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    let gone = client.channel.queue_declare(lane.into(), passive, FieldTable::default()).await;
+    assert!(gone.unwrap_err().to_string().contains("NOT_FOUND"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_somebody_consumes_stays_and_one_whose_number_returns_is_bound_again() {
+    let (broker, client, connection) = idle_lane().await;
+    let (names, number) = (broker.names(), number(NUMBER));
+    let (lane, sends) = (names.lane(&number, Priority::Urgent), names.sends());
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let consumer = client.channel.basic_consume(lane.as_str().into(), "".into(), options, none);
+    let _consumer = consumer.await.unwrap();
+    assert!(!retire::delete_if_empty(&connection, &names, &number).await.unwrap());
+    retire::bind(&connection, &names, &number).await.unwrap();
+    client.publish((&sends, NUMBER), b"back", plain()).await;
+    wait_for_depth(&client, &names.lane(&number, Priority::Normal), 1).await;
 }

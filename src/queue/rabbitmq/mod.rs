@@ -34,6 +34,7 @@ mod producer;
 mod publisher;
 mod receipt;
 mod record;
+pub mod retire;
 mod share;
 mod signs;
 mod suspect;
