@@ -3,14 +3,14 @@
 
 use crate::support::broker::{Broker, Client, SOON};
 use crate::support::plugin::FakePlugin;
-use crate::support::process::{IN_TIME, Process, Program, sandbox};
+use crate::support::process::{IN_TIME, Process, Program, sandbox, use_both_lanes};
 use crate::support::story::{NUMBER, Story, accepted, id, job_of, number, plain};
 use crate::support::world;
 use chakra_sender::clock;
 use chakra_sender::queue::Receipt;
 use chakra_sender::queue::rabbitmq::retire;
-use chakra_sender::queue::rabbitmq::topology::{Step, lane_key};
-use chakra_sender::sandbox::{Number, PluginMode, Sandbox, SandboxConfig};
+use chakra_sender::queue::rabbitmq::topology::{Step, Topology, lane_key};
+use chakra_sender::sandbox::{Number, PluginMode, Sandbox, SandboxConfig, ThroughputLevel};
 use chakra_sender::wire::Priority;
 use jiff::Timestamp;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
@@ -72,6 +72,28 @@ async fn a_number_that_appears_gets_its_lane_without_waiting_for_a_job() {
     sandbox.set_numbers([world::NUMBER, world::OTHER].map(Number::new).into()).unwrap();
     lanes(&mut worker, 2).await;
     worker.err.line("the plugin has a new number").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ceiling_that_changes_changes_the_pace_and_the_app_decides_over_the_level() {
+    let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
+    let mut worker = curious(&sandbox, &broker).start();
+    let admin = worker.admin().await;
+    admin.ready().await;
+    use_both_lanes(&broker, &admin).await;
+    let high = ThroughputLevel::High;
+    for (is_on_biz_app, pace) in [(false, "875"), (true, "17.5")] {
+        let changed =
+            Number { throughput_level: high, is_on_biz_app, ..Number::new(world::NUMBER) };
+        sandbox.set_numbers(vec![changed, Number::new(world::OTHER)]).unwrap();
+        for (number, pace) in [(world::NUMBER, pace), (world::OTHER, "70")] {
+            let rate = format!(
+                r#"rate_limit{{number="{number}",source="plugin"}} {pace}
+"#
+            );
+            admin.says("/metrics", 200, &rate).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,21 +218,26 @@ async fn idle_lane() -> (Broker, Client, Connection) {
 async fn a_lane_goes_when_its_jobs_are_done_and_what_comes_later_is_unrouted() {
     let (broker, client, connection) = idle_lane().await;
     let (names, number) = (broker.names(), number(NUMBER));
+    let topology = Topology::lane(&names, &broker.settings().topology, &number);
     let sends = names.sends();
     client.publish((&sends, NUMBER), b"before", plain()).await;
-    let left = retire::unbind(&connection, &names, &number).await.unwrap();
+    let left = retire::unbind(&connection, &topology).await.unwrap();
     assert_eq!((left.jobs, left.consumers), (1, 0));
-    assert!(!retire::delete_if_empty(&connection, &names, &number).await.unwrap());
+    assert!(!retire::delete_if_empty(&connection, &topology).await.unwrap());
     // By both keys, and back from a wait.
     client.publish((&sends, NUMBER), b"normal", plain()).await;
     client.publish((&sends, &lane_key(&number, Priority::Urgent)), b"urgent", plain()).await;
     client.publish((&names.wait(Step::Second), NUMBER), b"waited", plain()).await;
     wait_for_depth(&client, &names.unrouted(), 3).await;
 
+    // A queue that somebody deleted hides nothing of the other.
+    let urgent = names.lane(&number, Priority::Urgent);
+    client.channel.queue_delete(urgent.into(), Default::default()).await.unwrap();
+    assert!(!retire::delete_if_empty(&connection, &topology).await.unwrap());
     let lane = names.lane(&number, Priority::Normal);
     assert_eq!(client.take(&lane).await.data, b"before");
     for _ in 0..2 {
-        assert!(retire::delete_if_empty(&connection, &names, &number).await.unwrap());
+        assert!(retire::delete_if_empty(&connection, &topology).await.unwrap());
     }
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };
     let gone = client.channel.queue_declare(lane.into(), passive, FieldTable::default()).await;
@@ -221,12 +248,13 @@ async fn a_lane_goes_when_its_jobs_are_done_and_what_comes_later_is_unrouted() {
 async fn a_lane_that_somebody_consumes_stays_and_one_whose_number_returns_is_bound_again() {
     let (broker, client, connection) = idle_lane().await;
     let (names, number) = (broker.names(), number(NUMBER));
+    let topology = Topology::lane(&names, &broker.settings().topology, &number);
     let (lane, sends) = (names.lane(&number, Priority::Urgent), names.sends());
     let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
     let consumer = client.channel.basic_consume(lane.as_str().into(), "".into(), options, none);
     let _consumer = consumer.await.unwrap();
-    assert!(!retire::delete_if_empty(&connection, &names, &number).await.unwrap());
-    retire::bind(&connection, &names, &number).await.unwrap();
+    assert!(!retire::delete_if_empty(&connection, &topology).await.unwrap());
+    retire::bind(&connection, &topology).await.unwrap();
     client.publish((&sends, NUMBER), b"back", plain()).await;
     wait_for_depth(&client, &names.lane(&number, Priority::Normal), 1).await;
 }

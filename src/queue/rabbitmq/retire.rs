@@ -1,6 +1,7 @@
 //! Taking a lane away whose number is gone, step by step: unbind its queues, let them be consumed until
 //! nothing is left, delete them. Decides nothing: whose lane goes is the directory's to say, and its
-//! consumer and the record are the inbox's.
+//! consumer and the record are the epoch's. A lane comes as what stands in the broker for it
+//! ([`Topology::lane`]).
 //!
 //! What is published for the number after the unbinding, or comes back from a wait, finds no binding and
 //! goes to the unrouted jobs. Quorum queues do not know deleting only where empty or unused
@@ -8,12 +9,11 @@
 
 use super::connection::CLOSED_NORMALLY;
 use super::declare::soft;
-use super::topology::{Binding, Names, lane_bindings};
-use crate::wire::NumberId;
+use super::topology::{Binding, Topology};
+use lapin::Connection;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection};
 use std::ops::Add;
 use std::time::Duration;
 
@@ -48,25 +48,37 @@ impl Add for Left {
 
 /// Takes both queues of a lane out of the routing, and tells what is left in them. To be repeated while
 /// the lane is consumed: whoever declares it meanwhile, such as a worker that starts, binds it again.
-pub async fn unbind(
-    connection: &Connection,
-    names: &Names,
-    number: &NumberId,
-) -> lapin::Result<Left> {
-    let channel = connection.create_channel().await?;
-    for Binding { exchange, queue, key } in lane_bindings(names, number) {
-        let (queue, exchange, key) = (queue.into(), exchange.into(), key.into());
-        channel.queue_unbind(queue, exchange, key, FieldTable::default()).await?;
+pub async fn unbind(connection: &Connection, lane: &Topology) -> lapin::Result<Left> {
+    let mut all = Left::default();
+    for queue in &lane.queues {
+        // One that is missing costs its channel, and hides nothing of the other.
+        all = all
+            + match unbind_one(connection, lane, &queue.name).await {
+                Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => Left::default(),
+                left => left?,
+            };
     }
-    let left = left(&channel, names, number).await?;
+    Ok(all)
+}
+
+async fn unbind_one(connection: &Connection, lane: &Topology, name: &str) -> lapin::Result<Left> {
+    let channel = connection.create_channel().await?;
+    for Binding { exchange, key, .. } in lane.bindings.iter().filter(|to| to.queue == name) {
+        let (exchange, key) = (exchange.as_str().into(), key.as_str().into());
+        channel.queue_unbind(name.into(), exchange, key, FieldTable::default()).await?;
+    }
+    // Up to date, unlike the management API.
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare(name.into(), options, FieldTable::default()).await?;
     channel.close(CLOSED_NORMALLY, "unbound".into()).await?;
-    Ok(left)
+    Ok(Left { jobs: queue.message_count(), consumers: queue.consumer_count() })
 }
 
 /// Puts them back, where the number has returned before its queues were deleted.
-pub async fn bind(connection: &Connection, names: &Names, number: &NumberId) -> lapin::Result<()> {
+pub async fn bind(connection: &Connection, lane: &Topology) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
-    for Binding { exchange, queue, key } in lane_bindings(names, number) {
+    for Binding { exchange, queue, key } in &lane.bindings {
+        let (queue, exchange, key) = (queue.as_str(), exchange.as_str(), key.as_str());
         let (queue, exchange, key) = (queue.into(), exchange.into(), key.into());
         let options = QueueBindOptions::default();
         channel.queue_bind(queue, exchange, key, options, FieldTable::default()).await?;
@@ -77,38 +89,19 @@ pub async fn bind(connection: &Connection, names: &Names, number: &NumberId) -> 
 /// Deletes both queues of a lane that was unbound and that nobody consumes any more. False where
 /// something is left in them: then it is to be consumed again. They are gone when this is true, by
 /// whomsoever: only then may the record say so.
-pub async fn delete_if_empty(
-    connection: &Connection,
-    names: &Names,
-    number: &NumberId,
-) -> lapin::Result<bool> {
-    for look in 0..2 {
-        if look > 0 {
-            tokio::time::sleep(SETTLES).await;
-        }
-        match unbind(connection, names, number).await {
-            Ok(left) if left.is_nothing() => {}
-            Ok(_) => return Ok(false),
-            Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => break,
-            Err(error) => return Err(error),
-        }
+pub async fn delete_if_empty(connection: &Connection, lane: &Topology) -> lapin::Result<bool> {
+    if !unbind(connection, lane).await?.is_nothing() {
+        return Ok(false);
+    }
+    tokio::time::sleep(SETTLES).await;
+    if !unbind(connection, lane).await?.is_nothing() {
+        return Ok(false);
     }
     let channel = connection.create_channel().await?;
-    for Binding { queue, .. } in lane_bindings(names, number) {
+    for queue in &lane.queues {
         // Deleting what does not exist is no error to RabbitMQ.
-        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
+        channel.queue_delete(queue.name.as_str().into(), QueueDeleteOptions::default()).await?;
     }
     channel.close(CLOSED_NORMALLY, "deleted".into()).await?;
     Ok(true)
-}
-
-/// Passive declarations are up to date, unlike the management API.
-async fn left(channel: &Channel, names: &Names, number: &NumberId) -> lapin::Result<Left> {
-    let mut all = Left::default();
-    for Binding { queue, .. } in lane_bindings(names, number) {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
-        all = all + Left { jobs: queue.message_count(), consumers: queue.consumer_count() };
-    }
-    Ok(all)
 }

@@ -251,15 +251,6 @@ pub struct Binding {
     pub key: String,
 }
 
-/// How a lane's two queues get their jobs.
-pub fn lane_bindings(names: &Names, number: &NumberId) -> [Binding; 2] {
-    [Priority::Normal, Priority::Urgent].map(|priority| Binding {
-        exchange: names.sends(),
-        queue: names.lane(number, priority),
-        key: lane_key(number, priority),
-    })
-}
-
 /// What is to stand in the broker.
 #[derive(Debug, Clone, Default)]
 pub struct Topology {
@@ -318,8 +309,9 @@ impl Topology {
                 arguments.push(("x-max-length", Argument::Number(most)));
             }
             lane.queue(names.lane(number, priority), arguments);
+            let key = lane_key(number, priority);
+            lane.bind(names.sends(), names.lane(number, priority), &key);
         }
-        lane.bindings.extend(lane_bindings(names, number));
         lane
     }
 
