@@ -5,12 +5,14 @@
 use super::parts;
 use crate::chakra::Client;
 use crate::config::{self, ConfigError, Settings};
+use crate::limiter::Rates;
 use crate::metrics::{Metrics, Reload};
 use crate::supervisor::Hangups;
 use crate::telemetry::LogFilter;
 use crate::worker::Tuner;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Where the settings come from. The environment is the one of the start.
@@ -33,7 +35,9 @@ pub(super) struct Reloading {
     pub(super) sources: Sources,
     /// What holds now.
     pub(super) settings: Settings,
-    /// The pace of everything, the retries, the doubts.
+    /// The pace of the numbers, of which the plugin says a part.
+    pub(super) rates: watch::Sender<Rates>,
+    /// All other paces, the retries, the doubts.
     pub(super) tuner: Tuner,
     /// The table of codes.
     pub(super) client: Client,
@@ -73,6 +77,7 @@ impl Reloading {
         let settings = self.settings.retuned(&new);
         let of_worker = parts::worker_settings(&settings)?;
         self.log.change(&settings.log.level)?;
+        self.rates.send_modify(|rates| *rates = of_worker.rates.clone().with_ceilings_of(rates));
         self.tuner.apply(of_worker);
         self.client.replace_codes(settings.codes.clone());
         self.settings = settings;

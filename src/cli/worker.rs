@@ -75,7 +75,7 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
         services.stop().await;
         return Ok(End::Done);
     }
-    let mut current = rates.subscribe();
+    let (refresher, mut current) = (plugin.refresher.clone(), rates.subscribe());
     let rabbit = RabbitSettings {
         touch: parts::touch(&ledger),
         report: numbers_page(&known),
@@ -103,12 +103,16 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
     let reloading = Reloading {
         sources: reread.sources,
         settings: settings.clone(),
+        rates,
         tuner: worker.tuner(),
         client,
         log: reread.log,
         metrics: Arc::clone(&metrics),
     };
-    let also = move || look_for_token.notify_one();
+    let also = move || {
+        look_for_token.notify_one();
+        refresher.ask_now();
+    };
     services.tasks.spawn(reloading.run(reread.hangups, also, services.stop.clone()));
     let mut hall = JoinSet::new();
     hall.spawn(worker.run(incoming));

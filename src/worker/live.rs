@@ -28,16 +28,15 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// From now on these hold, but for `max_in_flight` and `max_lanes`, which stay. No change grants a
-    /// burst, and a gate whose pace stays keeps what it has saved.
+    /// From now on these hold, but for `max_in_flight` and `max_lanes`, which stay, and `rates`, of which
+    /// the plugin knows a part ([`LaneViews::retune`]). No change grants a burst, and a gate whose pace
+    /// stays keeps what it has saved.
     pub fn apply(&self, settings: WorkerSettings) {
-        let WorkerSettings { rates, recipient, account, max_wait, retry, doubt, looks, .. } =
-            settings;
+        let WorkerSettings { recipient, account, max_wait, retry, doubt, looks, .. } = settings;
         let now = clock::monotonic();
         self.hall.live.send_replace(Live { max_wait, retry, doubt });
         self.hall.looking.change_rate(looks, now);
         lock(&self.hall.recipients).change_limit(recipient, now);
         self.lanes.retune_account(account);
-        self.lanes.retune(&rates);
     }
 }
