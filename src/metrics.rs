@@ -304,6 +304,11 @@ impl Metrics {
         self.paces.rate(number, source, per_second);
     }
 
+    /// Nothing is believed of this number here any more.
+    pub fn pace_gone(&self, number: &NumberId) {
+        self.paces.forget(number);
+    }
+
     /// Whether a number is paused for this reason.
     pub fn paused(&self, number: &NumberId, reason: PauseReason, is_paused: bool) {
         self.paces.paused(number, reason, is_paused);

@@ -204,6 +204,7 @@ fn rabbit(
             AcceptSetting::Plugin => Accept::Plugin(plugin),
         },
         max_lanes: settings.numbers.max_lanes,
+        retire_after: settings.numbers.retire_after,
         touch: Touch::unmarked(),
         report: Arc::new(|| serde_json::Value::Null),
     }

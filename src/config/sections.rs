@@ -150,6 +150,7 @@ fn numbers(from: &mut Reader) -> Option<NumbersSettings> {
     let accept = from.choice("numbers.accept", &words);
     let max_lanes = from.integer("numbers.max_lanes", 1..=MOST_LANES);
     let refresh = from.duration("numbers.refresh", SECOND..=DAY);
+    let retire_after = from.duration("numbers.retire_after", SECOND..=30 * DAY);
     let mut seen = BTreeSet::new();
     let mut overrides = Vec::new();
     for index in 0..from.entries(OVERRIDE, &["id", "rate", "burst"]) {
@@ -172,7 +173,13 @@ fn numbers(from: &mut Reader) -> Option<NumbersSettings> {
         }
         overrides.extend(rate.map(|rate| NumberOverride { id, rate, burst }));
     }
-    Some(NumbersSettings { accept: accept?, max_lanes: max_lanes?, refresh: refresh?, overrides })
+    Some(NumbersSettings {
+        accept: accept?,
+        max_lanes: max_lanes?,
+        refresh: refresh?,
+        retire_after: retire_after?,
+        overrides,
+    })
 }
 
 fn limits(from: &mut Reader) -> Option<LimitsSettings> {

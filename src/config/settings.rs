@@ -137,6 +137,8 @@ pub struct NumbersSettings {
     pub max_lanes: usize,
     /// How often the plugin is asked for its numbers.
     pub refresh: Duration,
+    /// A lane goes when the plugin has not had its number for so long.
+    pub retire_after: Duration,
     /// No number stands here twice.
     pub overrides: Vec<NumberOverride>,
 }

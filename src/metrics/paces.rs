@@ -23,6 +23,14 @@ pub enum PauseReason {
 }
 
 impl PauseReason {
+    /// All but an operator's.
+    const OF_ANSWERS: [PauseReason; 4] = [
+        PauseReason::Throttled,
+        PauseReason::Blocked,
+        PauseReason::Maintenance,
+        PauseReason::Account,
+    ];
+
     /// The word in labels and for operators.
     pub fn name(self) -> &'static str {
         match self {
@@ -74,6 +82,17 @@ impl Paces {
         self.rate.with_label_values(&[number.as_str(), source]).set(per_second);
     }
 
+    /// An operator's pause stays: it holds wherever the number is served.
+    pub(super) fn forget(&self, number: &NumberId) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = sources.remove(number) {
+            remove(self.rate.remove_label_values(&[number.as_str(), source]));
+        }
+        for reason in PauseReason::OF_ANSWERS {
+            self.paused(number, reason, false);
+        }
+    }
+
     pub(super) fn paused(&self, number: &NumberId, reason: PauseReason, is_paused: bool) {
         let labels = [number.as_str(), reason.name()];
         match is_paused {
@@ -111,5 +130,9 @@ mod tests {
         assert_eq!(series(&metrics), [paused, rate]);
         metrics.paused(&number, PauseReason::Blocked, false);
         assert_eq!(series(&metrics), [rate]);
+        metrics.paused(&number, PauseReason::Operator, true);
+        metrics.paused(&number, PauseReason::Throttled, true);
+        metrics.pace_gone(&number);
+        assert_eq!(series(&metrics), [r#"chakra_sender_paused{number="1",reason="operator"} 1"#]);
     }
 }

@@ -5,11 +5,13 @@ mod holds;
 mod listing;
 mod operators;
 pub mod rabbitmq;
+mod served;
 mod tenure;
 
 pub use holds::{Holds, HoldsChanged};
 pub use listing::{Answer, Listed, Listing, PluginNumbers, Refresher};
 pub use operators::{OperatorPause, Operators, Orders};
+pub use served::Served;
 pub use tenure::Tenure;
 
 use crate::metrics::{Departure, Token};
@@ -23,6 +25,8 @@ pub struct Notices {
     pub holds: Holds,
     /// Operators' word.
     pub operators: Operators,
+    /// The queue's word: numbers whose lanes are this worker's.
+    pub served: Served,
 }
 
 /// One delivery of a job, in hand until its receipt is settled.

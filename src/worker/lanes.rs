@@ -14,6 +14,7 @@ use crate::policy::Answer;
 use crate::queue::{Holds, Tenure};
 use crate::wire::NumberId;
 use jiff::Timestamp;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -76,6 +77,7 @@ pub(super) struct Lane {
     changed: Notify,
     waiting: Mutex<Waiting<Turn>>,
     arrived: Notify,
+    is_closed: AtomicBool,
     calls: Arc<Semaphore>,
     max_calls: usize,
     shared: Arc<Shared>,
@@ -110,6 +112,7 @@ impl Lane {
             changed: Notify::new(),
             waiting: Mutex::default(),
             arrived: Notify::new(),
+            is_closed: AtomicBool::new(false),
             calls: Arc::new(Semaphore::new(max_calls)),
             max_calls,
             shared,
@@ -133,7 +136,18 @@ impl Lane {
         turn.await.ok()
     }
 
-    /// Hands out turns, until the process is over. What is only waited for comes first and what is
+    /// Nobody joins it any more: who hands out turns ends, once nobody waits.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Relaxed);
+        self.arrived.notify_one();
+    }
+
+    /// Whether an answer asked to leave the number alone.
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        lock(&self.limits).belief(now).held.is_some()
+    }
+
+    /// Hands out turns, until the lane is closed or the process is over. What is only waited for comes first and what is
     /// paid comes last, so that a lane which waits for its pace or for the brake holds no call, and no
     /// pace is paid while a lane stands.
     pub(super) async fn pace(self: Arc<Self>) {
@@ -141,6 +155,9 @@ impl Lane {
         let mut may_send = self.shared.may_send.clone();
         loop {
             while lock(&self.waiting).is_empty() {
+                if self.is_closed.load(Relaxed) {
+                    return;
+                }
                 self.arrived.notified().await;
             }
             if may_send.wait_for(|allowed| *allowed).await.is_err() {

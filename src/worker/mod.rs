@@ -123,7 +123,12 @@ impl Worker {
         let account =
             Account::new(settings.account, notices.holds.clone(), Arc::clone(&metrics), now);
         let account = Arc::new(account);
-        let lanes = LaneViews::new(settings.rates, Arc::clone(&account));
+        let lanes = LaneViews::new(
+            settings.rates,
+            Arc::clone(&account),
+            notices.served.clone(),
+            Arc::clone(&metrics),
+        );
         let shared = Arc::new(Shared {
             calls: Arc::new(Semaphore::new(settings.max_in_flight)),
             account,
@@ -213,6 +218,8 @@ impl Worker {
     fn lane(&mut self, number: &NumberId) -> Option<Arc<Lane>> {
         let (shared, max_calls) = (&self.hall.shared, self.max_calls_a_lane);
         let pacers = &mut self.pacers;
+        // Of lanes that were forgotten.
+        while pacers.try_join_next().is_some() {}
         self.lanes.lane(number, self.max_lanes, |rate| {
             let lane = Arc::new(Lane::new(number.clone(), rate, max_calls, Arc::clone(shared)));
             pacers.spawn(Arc::clone(&lane).pace());

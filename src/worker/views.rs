@@ -6,16 +6,22 @@ use super::lanes::Lane;
 use super::lock;
 use crate::clock;
 use crate::limiter::{Rate, Rates, Source};
+use crate::metrics::Metrics;
+use crate::queue::Served;
 use crate::wire::NumberId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The metrics of all lanes are compared with the truth so often: a rate that climbs and a pause that
 /// ends do so without an event. A thousand lanes take less than a millisecond.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
+
+/// Who knows an idle lane: the list of lanes, and who hands out its turns.
+const IDLE: usize = 2;
 
 /// One number as its worker sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,25 +47,39 @@ pub struct LaneView {
 pub struct LaneViews {
     all: Arc<Mutex<All>>,
     account: Arc<Account>,
+    served: Served,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
 struct All {
+    /// Of numbers that had a job since they are served here, or have one still.
     lanes: HashMap<NumberId, Arc<Lane>>,
+    /// What is shown of the pace of the other numbers that are served here.
+    idle: HashMap<NumberId, (Rate, Source)>,
     rates: Rates,
 }
 
 impl LaneViews {
-    pub(super) fn new(rates: Rates, account: Arc<Account>) -> LaneViews {
-        LaneViews { all: Arc::new(Mutex::new(All { lanes: HashMap::new(), rates })), account }
+    pub(super) fn new(
+        rates: Rates,
+        account: Arc<Account>,
+        served: Served,
+        metrics: Arc<Metrics>,
+    ) -> LaneViews {
+        let all = All { lanes: HashMap::new(), idle: HashMap::new(), rates };
+        LaneViews { all: Arc::new(Mutex::new(all)), account, served, metrics }
     }
 
-    /// By number.
+    /// By number: those that are served here, and those of which something is still in hand.
     pub fn list(&self) -> Vec<LaneView> {
         let now = (clock::monotonic(), clock::wall());
+        let served = self.served.numbers();
         let all = lock(&self.all);
+        let idle = served.into_iter().filter(|number| !all.lanes.contains_key(number));
+        let idle = idle.map(|number| LaneView::idle(all.rates.of(&number), number));
         let mut views: Vec<LaneView> =
-            all.lanes.iter().map(|(number, lane)| lane.view(number, now)).collect();
+            all.lanes.iter().map(|(number, lane)| lane.view(number, now)).chain(idle).collect();
         views.sort_by(|one, other| one.number.cmp(&other.number));
         views
     }
@@ -94,20 +114,72 @@ impl LaneViews {
             return None;
         }
         let lane = make(all.rates.of(number));
+        all.idle.remove(number);
         all.lanes.insert(number.clone(), Arc::clone(&lane));
         Some(lane)
     }
 
-    /// Keeps the metrics true, until it is dropped.
+    /// Keeps the metrics true, and forgets numbers that are served elsewhere, until it is dropped.
     pub(super) async fn keep_shown(self) {
         let mut ticks = tokio::time::interval(SHOW_EVERY);
         loop {
             ticks.tick().await;
             let now = clock::monotonic();
             let is_account_paused = self.account.held_until(now).is_some();
-            for lane in lock(&self.all).lanes.values() {
+            let served = self.served.numbers();
+            let mut all = lock(&self.all);
+            self.forget_others(&mut all, now);
+            self.show_idle(&mut all, served);
+            for lane in all.lanes.values() {
                 lane.show(now, is_account_paused);
             }
+        }
+    }
+
+    /// What was asked to be left alone is remembered until its end: the number may come back.
+    fn forget_others(&self, all: &mut All, now: Instant) {
+        all.lanes.retain(|number, lane| {
+            // Nobody can come to know it meanwhile: they come by the same list.
+            let is_known = Arc::strong_count(lane) > IDLE;
+            let stays = self.served.has(number) || is_known || lane.is_held(now);
+            if !stays {
+                lane.close();
+                self.metrics.pace_gone(number);
+            }
+            stays
+        });
+    }
+
+    fn show_idle(&self, all: &mut All, served: BTreeSet<NumberId>) {
+        let All { lanes, idle, rates } = all;
+        idle.retain(|number, _| {
+            let stays = served.contains(number);
+            if !stays {
+                self.metrics.pace_gone(number);
+            }
+            stays
+        });
+        for number in served.into_iter().filter(|number| !lanes.contains_key(number)) {
+            let (rate, source) = rates.of(&number);
+            if idle.get(&number) != Some(&(rate, source)) {
+                self.metrics.rate_limit(&number, source.name(), rate.per_second());
+                idle.insert(number, (rate, source));
+            }
+        }
+    }
+}
+
+impl LaneView {
+    /// Of a number that has had no job here.
+    fn idle((rate, source): (Rate, Source), number: NumberId) -> LaneView {
+        LaneView {
+            number,
+            rate: rate.per_second(),
+            source: source.name().to_owned(),
+            waiting: 0,
+            in_flight: 0,
+            held_until: None,
+            held_for: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::support::broker::{Broker, Client, SOON};
 use crate::support::plugin::FakePlugin;
-use crate::support::process::{IN_TIME, Process, Program, sandbox, use_both_lanes};
+use crate::support::process::{IN_TIME, Process, Program, sandbox, use_both_lanes, write};
 use crate::support::story::{NUMBER, Story, accepted, id, job_of, number, plain};
 use crate::support::world;
 use chakra_sender::clock;
@@ -94,6 +94,59 @@ async fn a_ceiling_that_changes_changes_the_pace_and_the_app_decides_over_the_le
             admin.says("/metrics", 200, &rate).await;
         }
     }
+}
+
+/// Whether the page shows a pace of this number.
+fn shows_pace(page: &str, number: &str) -> bool {
+    let series = format!(r#"rate_limit{{number="{number}","#);
+    page.contains(&series)
+}
+
+async fn enqueue(broker: &Broker, lines: &[String]) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(&dir, "jobs.jsonl", lines).display().to_string();
+    let put = Program::new(&["enqueue", &file]).on(broker).run().await;
+    assert_eq!(put.code, Some(0), "{}", put.said());
+}
+
+fn of_other(id: &str) -> String {
+    world::text(id, "x").replace(world::NUMBER, world::OTHER)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lane_of_a_number_that_is_gone_is_drained_and_deleted_and_comes_back_with_it() {
+    let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
+    let mut worker = curious(&sandbox, &broker).set("numbers.retire_after", "1s").start();
+    lanes(&mut worker, 2).await;
+    let admin = worker.admin().await;
+    let pause = ["numbers", "pause", world::OTHER, "--for", "1h", "--reason", "wait"];
+    let paused = Program::new(&pause).on(&broker).run().await;
+    assert_eq!(paused.code, Some(0), "{}", paused.said());
+    enqueue(&broker, &["waits-1", "waits-2"].map(of_other)).await;
+    let both = [world::NUMBER, world::OTHER].map(Number::new);
+    sandbox.set_numbers(both[..1].to_vec()).unwrap();
+    worker.err.line("the plugin has this number no more").await;
+    // What waits in the lane is not lost with it.
+    worker.err.line("its lane is drained").await;
+    let page = admin.says("/metrics", 200, "chakra_sender_lanes_owned 2\n").await;
+    assert!(shows_pace(&page, world::OTHER));
+    let resumed = Program::new(&["numbers", "resume", world::OTHER]).on(&broker).run().await;
+    assert_eq!(resumed.code, Some(0), "{}", resumed.said());
+    let page = admin.says("/metrics", 200, "chakra_sender_lanes_owned 1\n").await;
+    let ended =
+        format!(r#"results_total{{class="refused",number="{}",status="failed"}} 2"#, world::OTHER);
+    assert!(page.contains(&ended), "{page}");
+
+    enqueue(&broker, &[of_other("too-late")]).await;
+    let refused = r#"results_total{class="invalid",number="unknown",status="failed"} 1"#;
+    let page = admin.says("/metrics", 200, refused).await;
+    assert!(!shows_pace(&page, world::OTHER), "{page}");
+
+    sandbox.set_numbers(both.to_vec()).unwrap();
+    lanes(&mut worker, 2).await;
+    enqueue(&broker, &[of_other("back")]).await;
+    let sent = format!(r#"number="{}",status="accepted"}} 1"#, world::OTHER);
+    admin.says("/metrics", 200, &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,7 @@ async fn work(
         numbers: numbers.to_vec(),
         accept: Accept::Any,
         max_lanes: settings.numbers.max_lanes,
+        retire_after: settings.numbers.retire_after,
         prefetch: parts::prefetch(rates),
         max_held: settings.worker.max_held,
         touch: Touch::unmarked(),

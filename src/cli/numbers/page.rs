@@ -24,7 +24,7 @@ impl Page {
         Page { worker: format!("{host}:{}", std::process::id()), views, operators }
     }
 
-    /// A list, by number: each that the worker has served, and each that an operator paused. Every key
+    /// A list, by number: each that the worker serves, and each that an operator paused. Every key
     /// is always present, null where unknown.
     pub(in crate::cli) fn to_json(&self, now: Timestamp) -> Value {
         rows(&self.worker, self.views.list(), self.operators.pauses(now))

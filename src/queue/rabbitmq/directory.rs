@@ -19,11 +19,8 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 /// that a silent plugin holds up no job of another number.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-/// A number must be missing for so long before its lane goes: a person who repairs it in ChakraHQ, or
-/// a snapshot of theirs that is built anew, takes minutes.
-pub const VANISHED_AFTER: Duration = Duration::from_secs(600);
-
-/// And from this many complete lists: one alone may be a slip of theirs.
+/// A number must be missing from this many complete lists before its lane goes: one alone may be a slip
+/// of theirs.
 const VANISHED_FROM: u32 = 2;
 
 /// Who may have a lane.
@@ -54,11 +51,20 @@ pub(super) struct Directory {
     always: BTreeSet<NumberId>,
     /// When it last had the plugin asked.
     wanted: Mutex<Option<Instant>>,
+    /// For so long a number must be missing before its lane goes.
+    retire_after: Duration,
+    vanishing: Mutex<Vanishing>,
 }
 
 impl Directory {
-    pub(super) fn new(accept: Accept, always: &[NumberId]) -> Directory {
-        Directory { accept, always: always.iter().cloned().collect(), wanted: Mutex::new(None) }
+    pub(super) fn new(accept: Accept, always: &[NumberId], retire_after: Duration) -> Directory {
+        Directory {
+            accept,
+            always: always.iter().cloned().collect(),
+            wanted: Mutex::default(),
+            retire_after,
+            vanishing: Mutex::default(),
+        }
     }
 
     /// Judges about a job that a worker first saw at `arrived`.
@@ -108,6 +114,19 @@ impl Directory {
             numbers.extend(listed.cloned());
         }
         numbers
+    }
+
+    /// Which of these lanes are to go, since the plugin has their numbers no more.
+    pub(super) fn vanished(&self, lanes: &BTreeSet<NumberId>) -> BTreeSet<NumberId> {
+        let Accept::Plugin(plugin) = &self.accept else { return BTreeSet::new() };
+        let lanes = lanes.iter().filter(|number| !self.always.contains(*number));
+        let mut vanishing = self.vanishing.lock().unwrap_or_else(PoisonError::into_inner);
+        vanishing.vanished(lanes, &plugin.listing.borrow(), self.retire_after)
+    }
+
+    /// For so long a number must be missing before its lane goes.
+    pub(super) fn retire_after(&self) -> Duration {
+        self.retire_after
     }
 
     /// Tells when the numbers that should have a lane may have changed.
@@ -199,10 +218,9 @@ struct Absence {
     lists: u32,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "asked by the inbox, which retires lanes"))]
 impl Vanishing {
     /// Which of these lanes are to go, after each change of the listing. `lanes` are those whose numbers
-    /// have no settings of their own; `after` is [`VANISHED_AFTER`].
+    /// have no settings of their own.
     pub(super) fn vanished<'a>(
         &mut self,
         lanes: impl IntoIterator<Item = &'a NumberId>,

@@ -2,18 +2,21 @@
 //! lanes and the unrouted jobs, follow all of it. Loud; which lanes are to be open is `assignment`'s to
 //! say. When the connection goes, so does the epoch: nothing held from it is ours any more.
 
+mod making;
+mod retiring;
+
 use super::assignment::{Hindrance, SETTLES_AFTER, Stand, stand};
 use super::connection::Pauses;
-use super::control::{Control, append};
+use super::control::Control;
 use super::declare::{DeclareError, declare};
 use super::depth::{Shared, watch_queues};
 use super::inbox::{End, Inbox, InboxState, LaneRequest, NoLane};
+use super::leaving::Leaving;
 use super::members::WorkerId;
 use super::opened::Opened;
 use super::presence::Presence;
-use super::record::{Entry, Record};
+use super::record::Record;
 use super::share::share;
-use super::topology::Topology;
 use super::traffic::Traffic;
 use super::unrouted::Unrouted;
 use crate::clock;
@@ -48,6 +51,10 @@ pub(super) enum Step {
     Ended(End),
     /// The queues of this lane stand, or could not be declared.
     Stands(NumberId, Result<(), DeclareError>),
+    /// So many jobs wait in this lane, which is on its way out; none where the broker did not say.
+    Looked(NumberId, Option<u32>),
+    /// This lane was not deleted: it is not empty, or the broker did not say.
+    Kept(NumberId),
 }
 
 /// One connection's life.
@@ -60,6 +67,8 @@ pub(super) struct Epoch {
     assigned: watch::Sender<BTreeMap<NumberId, Traffic>>,
     /// Those of them that are not consumed for now, and whose queues were declared.
     shut: HashSet<NumberId>,
+    /// Those of them whose numbers are gone.
+    leaving: Leaving,
     /// All lanes of the record.
     recorded: watch::Sender<BTreeSet<NumberId>>,
     /// Waiting for lanes that are being recorded or declared.
@@ -81,6 +90,7 @@ impl Epoch {
             workers: BTreeSet::new(),
             assigned: watch::Sender::default(),
             shut: HashSet::new(),
+            leaving: Leaving::default(),
             recorded: watch::Sender::default(),
             asked: HashMap::new(),
             settles_at: None,
@@ -129,7 +139,7 @@ impl Epoch {
             .map_err(|error| lost(&error))?;
         // Before the first job comes.
         inbox.board.show(control.record(), clock::wall());
-        record_lacking(inbox, &mut control).await?;
+        making::record_lacking(inbox, &mut control).await?;
         let presence = Presence::join(
             &self.connection,
             &desk.publisher,
@@ -173,10 +183,10 @@ impl Epoch {
                 Some(()) = holds.next() => Ok(true),
                 () = listed.next() => {
                     self.make_lacking(inbox);
-                    Ok(false)
+                    Ok(true)
                 }
                 () = tokio::time::sleep_until(look_again) => Ok(true),
-                Some(step) = self.tasks.join_next() => self.step(step).map(|()| false),
+                Some(step) = self.tasks.join_next() => self.step(inbox, step),
                 Some(request) = asking.recv() => {
                     self.ask(inbox, request);
                     Ok(false)
@@ -193,11 +203,20 @@ impl Epoch {
         }
     }
 
-    fn step(&mut self, step: Result<Step, JoinError>) -> Result<(), End> {
+    /// True where the lanes are to be looked over.
+    fn step(&mut self, inbox: &Inbox, step: Result<Step, JoinError>) -> Result<bool, End> {
         match step {
-            Ok(Step::Ended(End::Stopped)) => Ok(()),
+            Ok(Step::Ended(End::Stopped)) => Ok(false),
             Ok(Step::Ended(end)) => Err(end),
-            Ok(Step::Stands(number, stands)) => self.stands(&number, stands),
+            Ok(Step::Stands(number, stands)) => self.stands(&number, stands).map(|()| false),
+            Ok(Step::Looked(number, jobs)) => {
+                self.looked(inbox, number, jobs);
+                Ok(true)
+            }
+            Ok(Step::Kept(number)) => {
+                self.leaving.kept(&number, clock::monotonic());
+                Ok(true)
+            }
             Err(panic) => Err(End::Lost(format!("a defect of the worker: {panic}"))),
         }
     }
@@ -233,6 +252,7 @@ impl Epoch {
             (ours.len(), self.recorded.borrow().len(), self.workers.len());
         tracing::info!(ours = share, lanes, workers, "this worker's share of the lanes");
         inbox.desk.metrics.lanes_owned(share);
+        inbox.served.replace(ours.clone());
         let known = |number: NumberId| {
             let traffic = before.get(&number).cloned().unwrap_or_default();
             (number, traffic)
@@ -247,7 +267,9 @@ impl Epoch {
             self.settles_at = None;
             inbox.tenures.settle();
         }
-        let mut next = (now + LOOK_OVER).min(self.settles_at.unwrap_or(now + LOOK_OVER));
+        self.retire(inbox);
+        let soon = [self.settles_at, self.leaving.next()].into_iter().flatten().min();
+        let mut next = (now + LOOK_OVER).min(soon.unwrap_or(now + LOOK_OVER));
         let ours = self.assigned.borrow().clone();
         let left: Vec<NumberId> =
             self.opened.numbers().filter(|number| !ours.contains_key(*number)).cloned().collect();
@@ -255,6 +277,9 @@ impl Epoch {
             self.opened.leave(number);
         }
         for (number, traffic) in &ours {
+            if self.leaving.is_closed(number) {
+                continue;
+            }
             let hindrance = hindrance(inbox, control.record(), number, (now, wall));
             match stand(hindrance, self.opened.has(number), now) {
                 Stand::Shut(until) => {
@@ -320,140 +345,6 @@ impl Epoch {
         });
         asking
     }
-
-    /// Only the record makes a lane: it is written there, and opened by its owner when it is read from
-    /// there. Who asks waits until its queues stand.
-    fn ask(&mut self, inbox: &Inbox, LaneRequest { number, made }: LaneRequest) {
-        if let Some(asked) = self.asked.get_mut(&number) {
-            asked.waiting.retain(|made| !made.is_closed());
-            return asked.waiting.push(made);
-        }
-        if self.recorded.borrow().contains(&number) {
-            self.asked.insert(number.clone(), Asked { waiting: vec![made], declaring: false });
-            return self.declare_asked(inbox, &number);
-        }
-        if let Some(reason) = self.refusal(inbox) {
-            // Who asked may be gone.
-            let _nobody = made.send(Err(NoLane(reason.into())));
-            return;
-        }
-        self.asked.insert(number.clone(), Asked { waiting: vec![made], declaring: false });
-        self.make(inbox, number);
-    }
-
-    /// Lanes for numbers of the plugin that have come since, without waiting for their first jobs.
-    fn make_lacking(&mut self, inbox: &Inbox) {
-        // Where nothing may be declared, an administrator makes them.
-        if inbox.settings.declare {
-            let lacking = lacking(inbox, &self.recorded.borrow());
-            for number in lacking {
-                self.make(inbox, number);
-            }
-        }
-    }
-
-    fn make(&mut self, inbox: &Inbox, number: NumberId) {
-        let desk = inbox.desk.clone();
-        self.tasks.spawn(async move {
-            let made = Entry::LaneMade { number, at: clock::wall() };
-            match append(&desk.publisher, &desk.names, &made).await {
-                Ok(()) => Step::Ended(End::Stopped),
-                Err(error) => Step::Ended(End::Lost(error.to_string())),
-            }
-        });
-    }
-
-    /// Why no lane is made for one more number.
-    fn refusal(&self, inbox: &Inbox) -> Option<&'static str> {
-        let recorded = self.recorded.borrow();
-        let coming = self.asked.keys().filter(|number| !recorded.contains(*number)).count();
-        match recorded.len() + coming >= inbox.max_lanes {
-            true => {
-                Some("there are as many as numbers.max_lanes allows: raise it and replay the job")
-            }
-            false if !inbox.settings.declare => Some(
-                "rabbitmq.declare is false: import what `check --definitions` prints and replay the job",
-            ),
-            false => None,
-        }
-    }
-
-    /// Finds out whether the queues of a recorded lane stand. Many who ask at the same time cost one look.
-    ///
-    /// Only the lane's owner makes them: made again too soon after somebody deleted them, RabbitMQ (3.10)
-    /// forgets to tell the consumer of the deleted ones, and nobody would ever consume the new ones.
-    fn declare_asked(&mut self, inbox: &Inbox, number: &NumberId) {
-        let Some(asked) = self.asked.get_mut(number) else { return };
-        if std::mem::replace(&mut asked.declaring, true) {
-            return;
-        }
-        if let Some(open) = self.opened.when_open(number) {
-            let number = number.clone();
-            let gone = || DeclareError::Interrupted("the lane went elsewhere".into());
-            self.tasks.spawn(async move {
-                let open = open.await;
-                Step::Stands(number, open.ok_or_else(gone))
-            });
-            return;
-        }
-        let create = inbox.settings.declare && self.assigned.borrow().contains_key(number);
-        self.declare(inbox, number, create);
-    }
-
-    fn declare(&mut self, inbox: &Inbox, number: &NumberId, create: bool) {
-        let topology = Topology::lane(&inbox.desk.names, &inbox.settings, number);
-        let (connection, number) = (Arc::clone(&self.connection), number.clone());
-        self.tasks.spawn(async move {
-            let declared = declare(&connection, &topology, create).await;
-            Step::Stands(number, declared)
-        });
-    }
-
-    fn stands(&mut self, number: &NumberId, stands: Result<(), DeclareError>) -> Result<(), End> {
-        let asked = self.asked.remove(number).unwrap_or_default();
-        match stands {
-            Ok(()) => {
-                for made in asked.waiting {
-                    let _nobody = made.send(Ok(()));
-                }
-                Ok(())
-            }
-            Err(DeclareError::Unfit(reason)) => Err(End::Broken(reason)),
-            // Whoever waits comes again.
-            Err(error @ (DeclareError::Interrupted(_) | DeclareError::Missing(_))) => {
-                tracing::warn!(%number, %error, "the queues of this lane do not stand");
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Records the lanes that are to be there from the start, and reads on until they stand in the record.
-async fn record_lacking(inbox: &Inbox, control: &mut Control) -> Result<(), End> {
-    let desk = &inbox.desk;
-    let new = lacking(inbox, control.record().lanes());
-    for number in &new {
-        let made = Entry::LaneMade { number: number.clone(), at: clock::wall() };
-        let recorded = append(&desk.publisher, &desk.names, &made).await;
-        recorded.map_err(|error| End::Lost(error.to_string()))?;
-    }
-    while !new.iter().all(|number| control.record().lanes().contains(number)) {
-        control.next().await.map_err(|error| End::Lost(error.to_string()))?;
-    }
-    Ok(())
-}
-
-/// Which numbers should have a lane and do not, as far as there may be more lanes.
-fn lacking(inbox: &Inbox, lanes: &BTreeSet<NumberId>) -> Vec<NumberId> {
-    let mut lacking = inbox.directory.with_lane();
-    lacking.retain(|number| !lanes.contains(number));
-    let room = inbox.max_lanes.saturating_sub(lanes.len());
-    if lacking.len() > room {
-        let (lanes, left_out, max_lanes) = (lanes.len(), lacking.len() - room, inbox.max_lanes);
-        tracing::warn!(lanes, left_out, max_lanes, "more numbers than numbers.max_lanes");
-        lacking.truncate(room);
-    }
-    lacking
 }
 
 /// What keeps a lane from being consumed.

@@ -26,6 +26,7 @@ mod headers;
 mod inbox;
 mod inspect;
 mod lane;
+mod leaving;
 mod letter;
 mod members;
 mod opened;
@@ -49,7 +50,7 @@ pub use console::{Console, Depth, Depths};
 pub use dead_letters::{Cut, DeadLetters, Pass, Replayer};
 pub use declare::DeclareError;
 pub use definitions::definitions;
-pub use directory::{Accept, VANISHED_AFTER};
+pub use directory::Accept;
 pub use follower::{Follower, TakenEvent, Taker};
 pub use gather::{Gathered, PATIENCE, gather};
 pub use inbox::Prefetch;
@@ -103,6 +104,8 @@ pub struct RabbitSettings {
     pub numbers: Vec<NumberId>,
     /// Whose numbers get a lane later.
     pub accept: Accept,
+    /// A lane goes when the plugin has not had its number for so long.
+    pub retire_after: Duration,
     /// No more lanes than this are made.
     pub max_lanes: usize,
     /// How many deliveries of each of its two queues a lane could use.
@@ -183,7 +186,11 @@ impl RabbitQueue {
         let inbox = Inbox {
             connector,
             shared,
-            directory: Arc::new(Directory::new(settings.accept, &settings.numbers)),
+            directory: Arc::new(Directory::new(
+                settings.accept,
+                &settings.numbers,
+                settings.retire_after,
+            )),
             max_lanes: settings.max_lanes,
             prefetch: settings.prefetch,
             max_held: settings.max_held,
@@ -191,6 +198,7 @@ impl RabbitQueue {
             report: settings.report,
             tenures: Tenures::default(),
             holds: notices.holds.clone(),
+            served: notices.served.clone(),
             board: Board::new(notices.operators.clone(), Arc::clone(&metrics)),
             settings: settings.topology,
             desk: Desk {

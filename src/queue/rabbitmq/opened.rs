@@ -33,6 +33,8 @@ pub(super) struct Opened {
     close: CancellationToken,
     opening: Arc<Semaphore>,
     lanes: HashMap<NumberId, OpenLane>,
+    /// Those that were left, while something is in hand of them.
+    left: Vec<(NumberId, watch::Receiver<LaneState>)>,
 }
 
 struct OpenLane {
@@ -56,6 +58,7 @@ impl Opened {
             close,
             opening: Arc::new(Semaphore::new(OPENING_AT_ONCE)),
             lanes: HashMap::new(),
+            left: Vec::new(),
         }
     }
 
@@ -97,6 +100,20 @@ impl Opened {
     pub(super) fn leave(&mut self, number: &NumberId) {
         if let Some(lane) = self.lanes.remove(number) {
             lane.leave.cancel();
+            self.left.retain(|(_, state)| state.has_changed().is_ok());
+            self.left.push((number.clone(), lane.state));
+        }
+    }
+
+    /// Comes once all is settled that was in hand of a lane which was left.
+    pub(super) fn settled(&self, number: &NumberId) -> impl Future<Output = ()> + use<> {
+        let left = self.left.iter().filter(|(left, _)| left == number);
+        let states: Vec<_> = left.map(|(_, state)| state.clone()).collect();
+        async move {
+            for mut state in states {
+                // It ends with who serves the lane.
+                while state.changed().await.is_ok() {}
+            }
         }
     }
 

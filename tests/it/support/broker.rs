@@ -96,6 +96,7 @@ impl Broker {
             },
             numbers: Vec::new(),
             accept: Accept::Any,
+            retire_after: Duration::from_secs(600),
             touch: Touch::unmarked(),
             report: Arc::new(|| serde_json::Value::Null),
             max_lanes: 10,
