@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// A job that is read only because a drop goes through its number's backlog waits for so long: it comes
-/// back seldom enough to cost nothing, and soon after the number is resumed.
-const PUT_OFF: Duration = Duration::from_secs(120);
+/// back seldom enough to cost nothing, and soon after the number is resumed. A second more than the step
+/// of two minutes: with exactly that, what has passed until it is published would make it a shorter one.
+const PUT_OFF: Duration = Duration::from_secs(121);
 
 /// An operator's word that a number is not to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
