@@ -14,6 +14,9 @@ pub(super) struct SandboxArguments {
     /// Where to listen, instead of what the file says
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<std::net::SocketAddr>,
+    /// Where to post webhooks, instead of what the file says
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
 }
 
 #[expect(clippy::print_stderr, reason = "stderr is for people")]
@@ -28,6 +31,9 @@ pub(super) async fn run(arguments: SandboxArguments) -> anyhow::Result<End> {
     };
     if let Some(listen) = arguments.listen {
         config.listen = listen;
+    }
+    if arguments.webhook.is_some() {
+        config.webhook.url = arguments.webhook;
     }
     let (token, plugin) = (config.token.clone(), config.plugin_id.clone());
     let sandbox = Sandbox::start(config).await.context("starting the sandbox")?;

@@ -137,7 +137,7 @@ fn prefixed(code: u32, title: &str) -> String {
 }
 
 /// Meta's titles of the codes that the sandbox itself gives and of those that stories need most.
-fn title(code: u32) -> &'static str {
+pub(super) fn title(code: u32) -> &'static str {
     match code {
         0 => "AuthException",
         4 => "Application request limit reached",
@@ -149,10 +149,14 @@ fn title(code: u32) -> &'static str {
         131_009 => "Parameter value is not valid",
         131_016 => "Service unavailable",
         131_026 => "Message undeliverable",
+        131_031 => "Account has been locked",
+        131_042 => "Business eligibility payment issue",
         131_047 => "Re-engagement message",
         131_048 => "Spam rate limit hit",
+        131_049 => "This message was not delivered to maintain healthy ecosystem engagement.",
         131_051 => "Unsupported message type",
         131_056 => "(Business Account, Consumer Account) pair rate limit hit",
+        131_053 => "Media upload error",
         131_057 => "Account in maintenance mode",
         132_001 => "Template does not exist",
         132_015 => "Template is paused",

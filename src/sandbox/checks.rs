@@ -28,6 +28,7 @@ pub(super) enum Asked {
 pub(super) struct Message {
     /// The recipient: digits, or as given for a group or a business-scoped user id.
     pub(super) to: String,
+    pub(super) is_group: bool,
     pub(super) kind: String,
     /// The body of a text, else empty.
     pub(super) text: String,
@@ -44,7 +45,8 @@ pub(super) fn outline(body: &Value) -> Message {
         kind => text(kind),
     };
     let opaque = body["biz_opaque_callback_data"].as_str().map(str::to_owned);
-    Message { to, kind, text: text(&body["text"]["body"]), opaque }
+    let is_group = body["recipient_type"] == "group";
+    Message { to, is_group, kind, text: text(&body["text"]["body"]), opaque }
 }
 
 /// Checks a body.
@@ -249,6 +251,7 @@ mod tests {
             "to": "+49 (151) 1-2", "text": {"body": "Hi"}, "biz_opaque_callback_data": "job-1",
         });
         let message = Message {
+            is_group: false,
             to: "4915112".into(),
             kind: "text".into(),
             text: "Hi".into(),

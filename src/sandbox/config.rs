@@ -5,12 +5,14 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{
     faults::Fault,
     latency::{Latency, duration},
     numbers::Number,
+    webhook::Webhook,
 };
 
 /// The compiled-in configuration, the reference of all keys.
@@ -55,6 +57,9 @@ pub struct SandboxConfig {
     /// How the chat listings behave.
     #[serde(default)]
     pub listings: Listings,
+    /// Whether and how webhooks are posted.
+    #[serde(default)]
+    pub webhook: Webhook,
     /// What goes wrong, in order.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -76,8 +81,9 @@ impl SandboxConfig {
     /// # Errors
     /// Names the first key that does not, and why.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.latency.check()?;
+        self.latency.check("latency")?;
         self.listings.check()?;
+        self.webhook.check()?;
         if self.pair.enabled && (self.pair.burst == 0 || self.pair.every.is_zero()) {
             return Err(ConfigError::invalid("pair", "`burst` and `every` must be above zero"));
         }
@@ -117,11 +123,13 @@ impl ConfigError {
 }
 
 /// How `GET …/config` behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plugin {
     /// Whether it answers at all.
     pub mode: PluginMode,
+    /// Fields of the document that are shown in place of the true ones.
+    pub shown: Map<String, Value>,
 }
 
 /// Whether the plugin's configuration is answered.

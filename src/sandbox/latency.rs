@@ -1,4 +1,4 @@
-//! Durations as they are written, and the delay before answers.
+//! Durations as they are written, and delays that chance chooses.
 //!
 //! Reads values. It does not wait.
 
@@ -11,7 +11,7 @@ use serde::{
 
 use super::config::ConfigError;
 
-/// The delay before an answer: between `min` and `max`.
+/// A delay between `min` and `max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Latency {
     /// At least this long.
@@ -31,9 +31,10 @@ impl Latency {
         self.min + self.max.saturating_sub(self.min).mul_f64(chance)
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    /// `key` is where it stands.
+    pub(super) fn check(&self, key: &str) -> Result<(), ConfigError> {
         if self.max < self.min {
-            return Err(ConfigError::invalid("latency", "`max` must not be below `min`"));
+            return Err(ConfigError::invalid(key, "`max` must not be below `min`"));
         }
         Ok(())
     }

@@ -225,7 +225,7 @@ fn digits(text: &str) -> String {
 }
 
 /// An id in the form of a UUID, the same for the same thing in each run.
-fn uuid(what: &str, name: &str) -> String {
+pub(super) fn uuid(what: &str, name: &str) -> String {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();
         (what, name, salt).hash(&mut hasher);

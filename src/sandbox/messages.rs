@@ -2,7 +2,7 @@
 //!
 //! Decides what becomes of a request. It does not wait, close or answer: `serve` does.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -18,6 +18,7 @@ use super::{
     listings::{Sends, Sent},
     numbers::Number,
     record::{Ending, KEPT_NUMBERS, Request},
+    webhook::{Accepted, Course, Timing, Webhook, course},
 };
 
 /// What the caller shall experience.
@@ -39,6 +40,8 @@ pub(super) struct Plan {
     pub(super) act: Act,
     pub(super) delay: Duration,
     pub(super) entry: Request,
+    /// What webhooks will tell of it.
+    pub(super) course: Course,
 }
 
 /// A request to `/messages`.
@@ -61,12 +64,15 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) sends: Sends,
     pub(super) plugin: Plugin,
+    pub(super) webhook: Arc<Webhook>,
     numbers: Vec<Number>,
     /// Of the plugin's numbers and, where any may send, of those seen.
     ceilings: HashMap<String, Option<u32>>,
     others: Option<Option<u32>>,
     limits: Limits,
     chance: fastrand::Rng,
+    /// A chance of its own, so that webhooks change no other story.
+    webhook_chance: fastrand::Rng,
     sequence: u64,
 }
 
@@ -80,11 +86,13 @@ impl State {
             faults: Faults::new(config.faults),
             sends: Sends::default(),
             plugin: config.plugin,
+            webhook: Arc::new(config.webhook),
             ceilings: ceilings(&config.numbers),
             numbers: config.numbers,
             others: config.any_number.then_some(any_rate),
             limits: Limits::new(config.pair),
             chance: fastrand::Rng::with_seed(config.seed),
+            webhook_chance: fastrand::Rng::with_seed(config.seed).fork(),
             sequence: 0,
         }
     }
@@ -149,7 +157,7 @@ impl State {
         let seen = Seen { number, to, kind: &message.kind, text: &message.text };
         let fault = self.faults.choose(&seen, || self.chance.f64()).cloned();
         let delay = latency + fault.as_ref().map_or(Duration::ZERO, |fault| fault.delay);
-        let mut wamid = None;
+        let (mut wamid, mut course) = (None, Course::default());
         if fault.as_ref().is_none_or(Fault::accepts) {
             match asked {
                 Asked::Mark => (),
@@ -157,7 +165,9 @@ impl State {
                     if let Err(over) = self.limits.admit(arrival.now, number, to, ceiling) {
                         return refused(arrival, message, delay, over.code());
                     }
-                    wamid = Some(self.accept(arrival, &message));
+                    let accepted = self.accept(arrival, &message);
+                    course = self.course(arrival, &message, &accepted, delay);
+                    wamid = Some(accepted);
                 }
             }
         }
@@ -167,7 +177,7 @@ impl State {
             None => Act::Answer(good()),
             Some(fault) => act(&fault, good, wamid.as_deref().unwrap_or_default(), to),
         };
-        plan(arrival, message, delay, act, code, wamid)
+        Plan { course, ..plan(arrival, message, delay, act, code, wamid) }
     }
 
     /// Meta takes the message: it has an id, and the listings will show it.
@@ -185,6 +195,54 @@ impl State {
             chance: self.chance.f64(),
         });
         wamid
+    }
+
+    /// What webhooks will tell of an accepted message whose send is answered after `delay`.
+    fn course(
+        &mut self,
+        arrival: Arrival<'_>,
+        message: &Message,
+        wamid: &str,
+        delay: Duration,
+    ) -> Course {
+        let shown = self.numbers.iter().find(|number| number.id == arrival.number);
+        let accepted = Accepted {
+            wamid: wamid.to_owned(),
+            number: arrival.number.to_owned(),
+            display_phone_number: shown.map(|n| n.display_phone_number.clone()).unwrap_or_default(),
+            to: message.to.clone(),
+            is_group: message.is_group,
+            kind: message.kind.clone(),
+            opaque: message.opaque.clone(),
+        };
+        let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        let times = Timing {
+            accepted: arrival.now,
+            answered: arrival.now + delay,
+            answered_ms: arrival.wall_ms.saturating_add(delay_ms),
+        };
+        course(&self.webhook, &mut self.webhook_chance, accepted, times)
+    }
+
+    /// The same of a message that nobody sent. The plugin's numbers take turns.
+    pub(super) fn course_of_made_up(
+        &mut self,
+        message: Accepted,
+        turn: u64,
+        now: Instant,
+        wall_ms: i64,
+    ) -> Course {
+        let turn = usize::try_from(turn).unwrap_or_default();
+        let Some(number) = self.numbers.get(turn % self.numbers.len().max(1)) else {
+            return Course::default();
+        };
+        let accepted = Accepted {
+            number: number.id.clone(),
+            display_phone_number: number.display_phone_number.clone(),
+            ..message
+        };
+        let times = Timing { accepted: now, answered: now, answered_ms: wall_ms };
+        course(&self.webhook, &mut self.webhook_chance, accepted, times)
     }
 }
 
@@ -234,7 +292,7 @@ fn plan(
         ending,
         body: arrival.body.clone(),
     };
-    Plan { act, delay, entry }
+    Plan { act, delay, entry, course: Course::default() }
 }
 
 #[cfg(test)]

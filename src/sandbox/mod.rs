@@ -2,9 +2,10 @@
 //!
 //! Written from the vendors' documents and captured answers alone: it shares no code with the
 //! sender, else both would share one misreading. For demonstrations, tests and benchmarks on this
-//! machine; it knows one plugin and no TLS, and sends no webhooks.
+//! machine; it knows one plugin and no TLS.
 //!
-//! `messages` is one send's way, `serve` the HTTP around it, `listings` the chat APIs.
+//! `messages` is one send's way, `serve` the HTTP around it, `listings` the chat APIs, `webhook` what
+//! is told of a message later.
 
 mod answers;
 mod body;
@@ -21,6 +22,7 @@ mod record;
 mod route;
 mod serve;
 mod times;
+mod webhook;
 
 use std::{
     io,
@@ -28,7 +30,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, oneshot},
+};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -42,12 +47,17 @@ pub use self::{
     latency::Latency,
     numbers::{Number, ThroughputLevel},
     record::{
-        Ending, KEPT_NUMBERS, KEPT_OPAQUE, KEPT_REQUESTS, KEPT_TIMES, NumberSummary, Record,
-        Request, Summary,
+        AnswerTimes, Counts, Ending, KEPT_ANSWER_TIMES, KEPT_NUMBERS, KEPT_OPAQUE, KEPT_POSTS,
+        KEPT_REQUESTS, KEPT_TIMES, NumberSummary, Post, Record, Request, Summary, WebhookSummary,
     },
     times::Times,
+    webhook::{Event, Failure, Form, Webhook, WebhookShape},
 };
-use self::{faults::Faults, messages::State};
+use self::{
+    faults::Faults,
+    messages::State,
+    webhook::{Course, Outbox},
+};
 
 /// A running sandbox. It serves until it is stopped or dropped.
 #[derive(Debug)]
@@ -64,6 +74,11 @@ struct Shared {
     plugin_id: String,
     state: Mutex<State>,
     record: Arc<Record>,
+    outbox: Mutex<Outbox>,
+    /// The outbox holds something new, or the settings of webhooks are others.
+    more_to_post: Notify,
+    /// The load may be another.
+    load_changed: Notify,
 }
 
 impl Sandbox {
@@ -79,15 +94,20 @@ impl Sandbox {
             plugin_id: config.plugin_id.clone(),
             state: Mutex::new(State::new(config)),
             record: Arc::default(),
+            outbox: Mutex::default(),
+            more_to_post: Notify::new(),
+            load_changed: Notify::new(),
         });
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
         tasks.spawn(serve::serve(listener, shared.clone(), tasks.clone(), stop.clone()));
+        tasks.spawn(webhook::run(shared.clone(), tasks.clone(), stop.clone()));
+        tasks.spawn(webhook::make_up(shared.clone(), stop.clone()));
         Ok(Self { addr, shared, tasks, stop: stop.drop_guard() })
     }
 
     /// Closes the listener and all connections, answers under way included, and waits until they
-    /// are gone.
+    /// are gone. Webhooks that wait are not posted any more.
     pub async fn stop(self) {
         drop(self.stop);
         self.tasks.close();
@@ -153,6 +173,15 @@ impl Sandbox {
         self.shared.state().plugin.mode = mode;
     }
 
+    /// Sets whether and how webhooks are posted. What is told of a message and when was decided when
+    /// it was accepted; where and how it is posted, by the settings of that moment.
+    ///
+    /// # Errors
+    /// A value out of its range; then the old ones stay.
+    pub fn set_webhook(&self, webhook: Webhook) -> Result<(), ConfigError> {
+        self.shared.set_webhook(webhook)
+    }
+
     /// Sets how the listings behave.
     ///
     /// # Errors
@@ -183,8 +212,33 @@ impl Shared {
         Ok(())
     }
 
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_webhook(&self, webhook: Webhook) -> Result<(), ConfigError> {
+        webhook.check()?;
+        self.state().webhook = Arc::new(webhook);
+        self.more_to_post.notify_one();
+        self.load_changed.notify_one();
+        Ok(())
+    }
+
+    /// Lets webhooks tell of a message. Whoever waits for an early one waits for what is returned.
+    fn post_soon(&self, course: Course) -> Vec<oneshot::Receiver<()>> {
+        if course.is_empty() {
+            return Vec::new();
+        }
+        let most = self.state().webhook.queue;
+        self.record.note_planned(&course);
+        let put = self.outbox().put(course, most);
+        self.more_to_post.notify_one();
+        self.record.note_dropped(put.dropped);
+        put.early
+    }
+
     fn set(&self, settings: Settings) -> Result<(), ConfigError> {
-        settings.latency.as_ref().map_or(Ok(()), Latency::check)?;
+        settings.latency.map_or(Ok(()), |latency| latency.check("latency"))?;
         settings.listings.as_ref().map_or(Ok(()), Listings::check)?;
         let mut state = self.state();
         if let Some(latency) = settings.latency {

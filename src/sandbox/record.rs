@@ -1,6 +1,8 @@
-//! The sandbox's own book: what reached `/messages`, and what became of it.
+//! The sandbox's own book: what reached `/messages`, what became of it, and which webhooks told of it.
 //!
 //! Records and counts. It decides nothing, and no answer depends on it.
+
+mod webhooks;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,6 +13,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
+use self::webhooks::Webhooks;
+pub use self::webhooks::{
+    AnswerTimes, Counts, KEPT_ANSWER_TIMES, KEPT_POSTS, Post, WebhookSummary,
+};
 use super::times::Times;
 
 /// Requests kept with all their details, raw body included; later ones are only counted.
@@ -67,7 +73,7 @@ pub enum Ending {
     Hung,
 }
 
-/// The book. All questions are answered from the same moment's state; see the constants for bounds.
+/// The book. Each question is answered from one moment's state; see the constants for bounds.
 #[derive(Debug, Default)]
 pub struct Record {
     book: Mutex<Book>,
@@ -87,6 +93,7 @@ struct Book {
     hung: u64,
     by_status: BTreeMap<u16, u64>,
     by_code: BTreeMap<u32, u64>,
+    webhooks: Webhooks,
 }
 
 /// One number's requests.
@@ -126,6 +133,8 @@ pub struct Summary {
     pub refused_by_code: BTreeMap<u32, u64>,
     /// The sending numbers.
     pub numbers: BTreeMap<String, NumberSummary>,
+    /// Webhooks.
+    pub webhook: WebhookSummary,
 }
 
 /// One number in the [`Summary`].
@@ -241,6 +250,7 @@ impl Record {
 
     /// The book in short.
     pub fn summary(&self) -> Summary {
+        let webhook = self.webhook_summary();
         let book = self.book();
         let numbers = book.numbers.iter().map(|(id, of)| {
             let number = NumberSummary {
@@ -262,6 +272,7 @@ impl Record {
             answered_by_status: book.by_status.clone(),
             refused_by_code: book.by_code.clone(),
             numbers: numbers.collect(),
+            webhook,
         }
     }
 

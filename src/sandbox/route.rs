@@ -29,6 +29,7 @@ pub(super) enum Own {
     ClearRecord,
     Faults,
     Numbers,
+    Webhook,
     Settings,
 }
 
@@ -58,6 +59,7 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
         (&Method::DELETE, "/sandbox/record", _) => Route::Own(Own::ClearRecord),
         (&Method::PUT, "/sandbox/faults", _) => Route::Own(Own::Faults),
         (&Method::PUT, "/sandbox/numbers", _) => Route::Own(Own::Numbers),
+        (&Method::PUT, "/sandbox/webhook", _) => Route::Own(Own::Webhook),
         (&Method::PUT, "/sandbox/settings", _) => Route::Own(Own::Settings),
         _ => Route::Unknown,
     }

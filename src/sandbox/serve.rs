@@ -19,13 +19,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Fault, Number, Settings, Shared,
+    Fault, Number, Settings, Shared, Webhook,
     answers::Reply,
     body::AnswerBody,
     config::{ListingMode, PluginMode},
@@ -138,6 +138,10 @@ async fn take(
         }
     };
     shared.record.note(plan.entry);
+    let early = shared.post_soon(plan.course);
+    if !early.is_empty() {
+        wait_for(shared, early).await;
+    }
     if !plan.delay.is_zero() {
         sleep(plan.delay).await;
     }
@@ -147,6 +151,19 @@ async fn take(
         Act::CloseInBody(reply) => Ok(reply.into_response(AnswerBody::cut)),
         Act::Hang => hang().await,
     }
+}
+
+/// Waits until webhooks that go before the answer were posted, or will not be.
+async fn wait_for(shared: &Shared, early: Vec<oneshot::Receiver<()>>) {
+    let bound = shared.state().webhook.timeout;
+    let all = async {
+        for posted in early {
+            // An error: it will not be posted any more.
+            posted.await.ok();
+        }
+    };
+    // Bounded, since the outbox may hold much that goes before.
+    timeout(bound, all).await.ok();
 }
 
 async fn hang() -> Result<Response<AnswerBody>, Closed> {
@@ -159,7 +176,8 @@ async fn hang() -> Result<Response<AnswerBody>, Closed> {
 async fn describe(shared: &Shared) -> Result<Response<AnswerBody>, Closed> {
     let (mode, document, nothing) = {
         let state = shared.state();
-        (state.plugin.mode, plugin::config(state.numbers()), plugin::config(&[]))
+        let shows = |numbers| plugin::config(numbers, &state.webhook, &state.plugin.shown);
+        (state.plugin.mode, shows(state.numbers()), shows(&[]))
     };
     shared.record.note_plugin_asked();
     Ok(whole(match mode {
@@ -211,6 +229,8 @@ fn control(shared: &Shared, own: Own, body: &Bytes) -> Reply {
         Own::Numbers => parse::<Vec<Number>>(body).and_then(|numbers| {
             shared.state().set_numbers(numbers).map_err(|error| error.to_string())
         }),
+        Own::Webhook => parse::<Webhook>(body)
+            .and_then(|webhook| shared.set_webhook(webhook).map_err(|error| error.to_string())),
         Own::Settings => parse::<Settings>(body)
             .and_then(|settings| shared.set(settings).map_err(|error| error.to_string())),
     };
@@ -234,7 +254,7 @@ fn whole(reply: Reply) -> Response<AnswerBody> {
 
 /// Unix time in milliseconds.
 #[expect(clippy::disallowed_methods, reason = "the sandbox shares no clock with the sender")]
-fn wall_ms() -> i64 {
+pub(super) fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

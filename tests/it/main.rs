@@ -37,6 +37,7 @@ mod provider_trouble;
 mod rabbitmq;
 mod rabbitmq_outages;
 mod sandbox;
+mod sandbox_webhooks;
 mod support;
 mod through_rabbitmq;
 mod tidy;

@@ -8,4 +8,5 @@ pub mod plugin;
 pub mod process;
 pub mod raw_amqp;
 pub mod story;
+pub mod webhook_sink;
 pub mod world;
