@@ -221,7 +221,9 @@ impl Hall {
             Standing::Clear(history) => Ok((*history, true)),
             Standing::Settled(settlement) => Err(Stopped::Settled(settlement)),
             Standing::Doubt(doubt, history) => {
-                Ok((self.resolve(job, incoming, delivery, doubt, *history).await?, false))
+                // Boxed, since few jobs are in doubt: all that wait would hold room for it.
+                let resolved = Box::pin(self.resolve(job, incoming, delivery, doubt, *history));
+                Ok((resolved.await?, false))
             }
         }
     }

@@ -180,7 +180,8 @@ impl Worker {
         self.pacers.spawn(both(queue_may_send.clone(), ledger, may_send.clone()));
         self.pacers.spawn(Arc::clone(&self.hall.looking).run(self.hall.drain.clone()));
         let account = Arc::clone(&self.hall.shared.account);
-        self.pacers.spawn(account.heed_tokens(self.hall.chakra.new_tokens()));
+        self.pacers.spawn(Arc::clone(&account).heed_tokens(self.hall.chakra.new_tokens()));
+        self.pacers.spawn(account.share_with(self.hall.notices.served.workers()));
         self.pacers.spawn(self.lanes.clone().keep_shown());
         while let Some(incoming) = queue.recv().await {
             self.admit(incoming);
@@ -237,7 +238,8 @@ impl Hall {
             Ok(settlement) => settlement,
             Err(_) => Some(panicked(&incoming)),
         };
-        self.settle(incoming, delivery.as_ref(), settlement).await;
+        // Boxed: thousands of jobs wait for their turn, and none holds room for its end meanwhile.
+        Box::pin(self.settle(incoming, delivery.as_ref(), settlement)).await;
         drop((delivery, place));
     }
 
