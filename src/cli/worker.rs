@@ -118,14 +118,7 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
     hall.spawn(worker.run(incoming));
     tracing::info!(prefix = settings.rabbitmq.prefix, "started");
 
-    let mut state = queue.state();
-    let broken = tokio::select! {
-        // A broken queue ends the hall too: its reason is the one to tell.
-        biased;
-        () = drain.cancelled() => None,
-        reason = broken(&mut state) => Some(reason),
-        ended = hall.join_next() => Some(why_it_ended(&mut state, ended).await),
-    };
+    let broken = worked(queue.state(), &mut hall, &drain).await;
     drain.cancel();
     readiness.draining();
     let drained = stop(queue, hall, services, settings.worker.drain_timeout).await;
@@ -134,6 +127,21 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
         Some(reason) => anyhow::bail!("{reason}"),
         None if drained => Ok(End::Done),
         None => Ok(End::NotWell),
+    }
+}
+
+/// Comes when the worker is to stop: told so, or with the reason why it cannot go on.
+async fn worked(
+    mut state: watch::Receiver<BrokerState>,
+    hall: &mut JoinSet<()>,
+    drain: &CancellationToken,
+) -> Option<String> {
+    tokio::select! {
+        // A broken queue ends the hall too: its reason is the one to tell.
+        biased;
+        () = drain.cancelled() => None,
+        reason = broken(&mut state) => Some(reason),
+        ended = hall.join_next() => Some(why_it_ended(&mut state, ended).await),
     }
 }
 

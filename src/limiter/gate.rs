@@ -70,6 +70,12 @@ impl Rate {
         Rate { per_second, burst }
     }
 
+    /// What each of so many has that share this rate evenly, though not below what is lawful.
+    pub fn share(self, of: usize) -> Rate {
+        #[expect(clippy::cast_precision_loss, reason = "workers")]
+        self.at_most(self.per_second / of.max(1) as f64)
+    }
+
     /// What two may have that share this rate and know nothing of each other: in no sliding second do
     /// both together pass more than this rate + burst. (Below one job a second with a burst of 1 they
     /// can meet, each with one.)

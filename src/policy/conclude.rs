@@ -113,7 +113,8 @@ pub fn conclude(
     (began, now): (Timestamp, Timestamp),
     chance: f64,
 ) -> Settlement {
-    let mut history = History { attempts: history.attempts.saturating_add(1), ..history.clone() };
+    let mut history = history.waited_until(began);
+    history.attempts = history.attempts.saturating_add(1);
     let failure = match answer {
         Answer::Accepted { whatsapp_message_id } => {
             return accepted(job, &history, whatsapp_message_id, now);
@@ -182,7 +183,7 @@ pub fn expired(job: &SendJob, history: &History, now: Timestamp) -> Settlement {
 /// `expires_at` waits until then, and expires.
 pub fn later(job: &SendJob, history: &History, due: Timestamp, why: Why) -> Settlement {
     let due = job.expires_at.map_or(due, |end| due.min(end));
-    let history = History { due: Some(due), ..history.clone() };
+    let history = History { due: Some(due), ..history.waited_until(due) };
     Settlement::Reschedule(Reschedule { history, why })
 }
 
@@ -401,6 +402,26 @@ mod tests {
             assert!(due >= at(3600));
             assert_eq!(due.duration_since(paused.first_attempt.unwrap()).as_secs(), 500);
         }
+    }
+
+    #[test]
+    fn what_a_job_waits_for_its_turn_does_not_count_as_age() {
+        let tried = History { first_attempt: Some(at(-900)), ..History::fresh(at(-900)) };
+        let unavailable = || Failure::new(Class::Unavailable, "still");
+        // It was due 300 s after its first attempt, and its number was paused since.
+        let paused = History { due: Some(at(-600)), ..tried.clone() };
+        let again = wait(&after(&paused, unavailable())).history.clone();
+        assert_eq!(again.first_attempt, Some(at(-301)), "the attempt began at -1");
+        // It was put off meanwhile, or given back: the same.
+        let Settlement::Reschedule(put_off) = later(&job(None), &paused, at(-100), Why::Hold)
+        else {
+            panic!("not put off")
+        };
+        let again = wait(&after(&put_off.history, unavailable())).history.clone();
+        assert_eq!(again.first_attempt, Some(at(-301)));
+        // Due only now, its age is what it is.
+        let due = History { due: Some(at(-1)), ..tried };
+        assert_eq!(status(&after(&due, unavailable())), ("dead letter", Status::Failed));
     }
 
     #[test]

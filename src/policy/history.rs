@@ -1,7 +1,8 @@
 //! What has happened to a job so far, as it travels with the job.
 
-use super::Doubt;
+use super::{Doubt, after, rest};
 use jiff::Timestamp;
+use std::time::Duration;
 
 /// A job's past. Through RabbitMQ it travels in headers (`x-attempts` and its like).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +14,8 @@ pub struct History {
     pub free_attempts: u32,
     /// When a worker first saw the job (`x-first-received`).
     pub first_received: Timestamp,
-    /// When it was first refused, moved on by each pause since: from here `retry.max_age` counts
-    /// (`x-first-attempt`).
+    /// When it was first refused, moved on by each pause and each wait for its turn since: from here
+    /// `retry.max_age` counts (`x-first-attempt`).
     pub first_attempt: Option<Timestamp>,
     /// Why the last attempt failed, in one word and a code (`x-last-error`).
     pub last_error: Option<String>,
@@ -42,6 +43,14 @@ impl History {
             replay: None,
             enqueued_at: None,
         }
+    }
+
+    /// The same after a wait for its turn, from when it was due until then: for a pause of its number, a
+    /// limit, those before it. That is no part of its age.
+    pub fn waited_until(&self, then: Timestamp) -> History {
+        let waited = self.due.map_or(Duration::ZERO, |due| rest(then, due));
+        let first_attempt = self.first_attempt.map(|first| after(first, waited));
+        History { first_attempt, ..self.clone() }
     }
 
     /// Attempts that count against `retry.max_attempts`.

@@ -11,7 +11,7 @@ mod tenure;
 pub use holds::{Holds, HoldsChanged};
 pub use listing::{Answer, Listed, Listing, PluginNumbers, Refresher};
 pub use operators::{OperatorPause, Operators, Orders};
-pub use served::Served;
+pub use served::{Served, Workers};
 pub use tenure::Tenure;
 
 use crate::metrics::{Departure, Token};

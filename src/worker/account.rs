@@ -9,7 +9,7 @@ use crate::clock;
 use crate::limiter::{self, Brake, Change, Pace, Rate, Sign, Wait};
 use crate::metrics::Metrics;
 use crate::policy::{Answer, Failure};
-use crate::queue::Holds;
+use crate::queue::{Holds, Workers};
 use crate::wire::{Class, Scope};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,13 +23,34 @@ const HELD_ABOVE: Duration = Duration::from_secs(60);
 /// The account's gates.
 #[derive(Debug)]
 pub(super) struct Account {
-    /// No pace unless one is configured, or the service asked to slow down.
-    pace: Mutex<Pace>,
+    paced: Mutex<Paced>,
     brake: Mutex<Brake>,
     /// The brake changed while it was on.
     changed: Notify,
     holds: Holds,
     metrics: Arc<Metrics>,
+}
+
+/// This worker's part of the account's pace.
+#[derive(Debug)]
+struct Paced {
+    /// Of all workers together.
+    configured: Option<Rate>,
+    workers: usize,
+    /// No pace unless one is configured, or the service asked to slow down.
+    pace: Pace,
+}
+
+impl Paced {
+    fn new(configured: Option<Rate>, now: Instant) -> Paced {
+        Paced { configured, workers: 1, pace: Pace::new(configured, now) }
+    }
+
+    /// Goes on with what changed, with every debt.
+    fn follow(&mut self, now: Instant) {
+        let share = self.configured.map(|rate| rate.share(self.workers));
+        self.pace.retune(share, now);
+    }
 }
 
 impl Account {
@@ -40,7 +61,7 @@ impl Account {
         now: Instant,
     ) -> Account {
         Account {
-            pace: Mutex::new(Pace::new(rate, now)),
+            paced: Mutex::new(Paced::new(rate, now)),
             brake: Mutex::default(),
             changed: Notify::new(),
             holds,
@@ -50,16 +71,29 @@ impl Account {
 
     /// When the next request of any number may start by the account's pace. The moment is paid.
     pub(super) fn reserve(&self) -> Instant {
-        lock(&self.pace).reserve(clock::monotonic())
+        lock(&self.paced).pace.reserve(clock::monotonic())
     }
 
     pub(super) fn is_paced(&self) -> bool {
-        lock(&self.pace).rate(clock::monotonic()).is_some()
+        lock(&self.paced).pace.rate(clock::monotonic()).is_some()
     }
 
     /// Goes on at another configured pace, with every debt.
     pub(super) fn retune(&self, rate: Option<Rate>) {
-        lock(&self.pace).retune(rate, clock::monotonic());
+        let mut paced = lock(&self.paced);
+        paced.configured = rate;
+        paced.follow(clock::monotonic());
+    }
+
+    /// Keeps to this worker's part of the configured pace, as workers come and go.
+    pub(super) async fn share_with(self: Arc<Self>, mut workers: Workers) {
+        while let Some(count) = workers.next().await {
+            let mut paced = lock(&self.paced);
+            if paced.workers != count {
+                paced.workers = count;
+                paced.follow(clock::monotonic());
+            }
+        }
     }
 
     /// Waits until the brake would let a request go. Takes nothing.
@@ -110,7 +144,7 @@ impl Account {
             self.changed.notify_waiters();
         }
         match answer {
-            Some(Answer::Accepted { .. }) => lock(&self.pace).accepted(now),
+            Some(Answer::Accepted { .. }) => lock(&self.paced).pace.accepted(now),
             // While the brake is on only probes go: their refusals tell of no pace.
             Some(Answer::Failed(failure)) if !was_on && is_too_fast(failure) => {
                 self.slow(sent, now);
@@ -131,7 +165,7 @@ impl Account {
     }
 
     fn slow(&self, sent: Instant, now: Instant) {
-        let mut pace = lock(&self.pace);
+        let Paced { pace, .. } = &mut *lock(&self.paced);
         if pace.refused(sent, now) {
             let rate = pace.rate(now).map(Rate::per_second);
             tracing::info!(rate, "the account was refused for going too fast: slower from here");
@@ -189,7 +223,11 @@ fn reason(answer: Option<&Answer>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Served;
     use crate::wire::NumberId;
+    use futures_util::FutureExt;
+    use std::collections::BTreeSet;
+    use std::pin::pin;
 
     /// An account, and what its queue is told.
     fn account(rate: Option<Rate>) -> (Arc<Account>, Holds) {
@@ -222,6 +260,19 @@ mod tests {
             assert!(!account.is_paced());
             refused(&account, class, Some(1));
             assert_eq!(account.is_paced(), is_paced, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn with_others_it_keeps_to_its_part_of_the_configured_pace() {
+        let (account, _) = account(Some(Rate::new(100.0, Some(8)).unwrap()));
+        let served = Served::default();
+        let share = || lock(&account.paced).pace.rate(clock::monotonic()).unwrap();
+        let mut following = pin!(Arc::clone(&account).share_with(served.workers()));
+        for (workers, per_second, burst) in [(1, 100.0, 8), (4, 25.0, 2), (2, 50.0, 4)] {
+            served.replace(BTreeSet::new(), workers);
+            assert!(following.as_mut().now_or_never().is_none());
+            assert_eq!(share(), Rate::new(per_second, Some(burst)).unwrap());
         }
     }
 

@@ -116,6 +116,16 @@ impl Directory {
         numbers
     }
 
+    /// Has the plugin asked where one of these is not known, although it has a lane: another worker heard
+    /// of it first, and until it is known here its pace is the lowest.
+    pub(super) fn refresh_for<'a>(&self, mut lanes: impl Iterator<Item = &'a NumberId>) {
+        if let Accept::Plugin(plugin) = &self.accept
+            && lanes.any(|number| plugin.listing.borrow().get(number).is_none())
+        {
+            plugin.refresher.ask_now();
+        }
+    }
+
     /// Which of these lanes are to go, since the plugin has their numbers no more.
     pub(super) fn vanished(&self, lanes: &BTreeSet<NumberId>) -> BTreeSet<NumberId> {
         let Accept::Plugin(plugin) = &self.accept else { return BTreeSet::new() };

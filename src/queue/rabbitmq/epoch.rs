@@ -230,7 +230,10 @@ impl Epoch {
             self.workers.clone_from(workers);
             inbox.desk.metrics.workers_seen(workers.len());
             self.recorded.send_replace(lanes.clone());
-            self.assign(inbox, share(inbox.me.id(), workers, lanes));
+            let ours = share(inbox.me.id(), workers, lanes);
+            inbox.directory.refresh_for(ours.difference(&inbox.served.numbers()));
+            inbox.served.replace(ours.clone(), workers.len());
+            self.assign(inbox, ours);
         }
         let recorded: Vec<NumberId> =
             self.asked.keys().filter(|number| lanes.contains(*number)).cloned().collect();
@@ -252,7 +255,6 @@ impl Epoch {
             (ours.len(), self.recorded.borrow().len(), self.workers.len());
         tracing::info!(ours = share, lanes, workers, "this worker's share of the lanes");
         inbox.desk.metrics.lanes_owned(share);
-        inbox.served.replace(ours.clone());
         let known = |number: NumberId| {
             let traffic = before.get(&number).cloned().unwrap_or_default();
             (number, traffic)

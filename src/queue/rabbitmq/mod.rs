@@ -169,6 +169,7 @@ impl RabbitQueue {
         let names = Arc::new(lawful_names(&settings.topology.prefix)?);
         let shared = Arc::new(Topology::shared(&names, &settings.topology));
         let [stop, close, abort] = [(); 3].map(|()| CancellationToken::new());
+        let directory = Directory::new(settings.accept, &settings.numbers, settings.retire_after);
         let (fence, notices) = (Fence::new(), Notices::default());
         let mut watchdog = JoinSet::new();
         watchdog.spawn(fence.clone().watch());
@@ -186,11 +187,7 @@ impl RabbitQueue {
         let inbox = Inbox {
             connector,
             shared,
-            directory: Arc::new(Directory::new(
-                settings.accept,
-                &settings.numbers,
-                settings.retire_after,
-            )),
+            directory: Arc::new(directory),
             max_lanes: settings.max_lanes,
             prefetch: settings.prefetch,
             max_held: settings.max_held,
@@ -219,14 +216,12 @@ impl RabbitQueue {
         tasks.spawn(publishing);
         tasks.spawn(inbox.run());
         let publisher_state = publisher.state();
-        tasks.spawn(async move {
-            let show = |now: BrokerState| {
-                metrics.broker_up(matches!(now, BrokerState::Up | BrokerState::Blocked(_)));
-                may_send.send_replace(now == BrokerState::Up);
-                state.send_replace(now);
-            };
-            follow(inbox_watched, publisher_state, show).await;
-        });
+        let show = move |now: BrokerState| {
+            metrics.broker_up(matches!(now, BrokerState::Up | BrokerState::Blocked(_)));
+            may_send.send_replace(now == BrokerState::Up);
+            state.send_replace(now);
+        };
+        tasks.spawn(follow(inbox_watched, publisher_state, show));
         let queue = RabbitQueue {
             publisher,
             stop,
