@@ -97,7 +97,7 @@ mod tests {
             });
             operators.put_off(&number, at(0))
         };
-        assert_eq!(put_off(None, true), Some(at(120)));
+        assert_eq!(put_off(None, true), Some(at(121)));
         assert_eq!(put_off(Some(30), true), Some(at(30)));
         assert_eq!(put_off(Some(0), true), None, "the pause is over");
         assert_eq!(put_off(None, false), None, "its lane is left alone as a whole");
