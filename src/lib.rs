@@ -21,5 +21,6 @@ pub mod readiness;
 pub mod sandbox;
 pub mod supervisor;
 pub mod telemetry;
+pub mod webhook;
 pub mod wire;
 pub mod worker;

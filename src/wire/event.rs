@@ -171,6 +171,49 @@ impl ResultEvent {
     }
 }
 
+/// What became of a message that Meta took in, as a webhook tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryStatus {
+    /// Meta has sent it on.
+    Sent,
+    /// It is on the recipient's device.
+    Delivered,
+    /// The recipient has seen it.
+    Read,
+    /// The recipient has listened to it: a voice message.
+    Played,
+    /// It was not delivered, and will not be.
+    Failed,
+}
+
+impl DeliveryStatus {
+    /// Each of them.
+    pub const ALL: [DeliveryStatus; 5] = [
+        DeliveryStatus::Sent,
+        DeliveryStatus::Delivered,
+        DeliveryStatus::Read,
+        DeliveryStatus::Played,
+        DeliveryStatus::Failed,
+    ];
+
+    /// Reads the word, in small or capital letters.
+    pub fn from_name(name: &str) -> Option<DeliveryStatus> {
+        DeliveryStatus::ALL.into_iter().find(|status| status.name().eq_ignore_ascii_case(name))
+    }
+
+    /// The word on the wire, in routing keys and in labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeliveryStatus::Sent => "sent",
+            DeliveryStatus::Delivered => "delivered",
+            DeliveryStatus::Read => "read",
+            DeliveryStatus::Played => "played",
+            DeliveryStatus::Failed => "failed",
+        }
+    }
+}
+
 /// What became of an accepted message, from a webhook.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct StatusEvent {
@@ -180,9 +223,8 @@ pub struct StatusEvent {
     /// The sender.
     #[schemars(with = "Option<String>")]
     pub phone_number_id: Option<NumberId>,
-    /// `sent`, `delivered`, `read`, `played` or `failed`.
-    #[schemars(extend("enum" = ["sent", "delivered", "read", "played", "failed"]))]
-    pub status: String,
+    /// How far it came.
+    pub status: DeliveryStatus,
     /// Meta's id of the message.
     pub whatsapp_message_id: String,
     /// When it happened.
@@ -196,6 +238,13 @@ pub struct StatusEvent {
     /// As the producer gave it, where it is known.
     #[schemars(with = "Option<serde_json::Value>")]
     pub metadata: Option<RawJson>,
+}
+
+impl StatusEvent {
+    /// The AMQP `message_id` of this event, the same however often the webhook is repeated.
+    pub fn message_id(&self) -> String {
+        format!("{}:{}", self.whatsapp_message_id, self.status.name())
+    }
 }
 
 /// An event out.

@@ -10,7 +10,7 @@ mod object;
 mod raw;
 mod schema;
 
-pub use event::{Class, ErrorBody, Event, ResultEvent, Scope, Status, StatusEvent};
+pub use event::{Class, DeliveryStatus, ErrorBody, Event, ResultEvent, Scope, Status, StatusEvent};
 pub use ids::{JobId, NumberId, Recipient};
 pub use job::{InvalidJob, MAX_BODY_BYTES, OnDoubt, Priority, SendJob};
 pub use message::{Kind, Message, Template};
