@@ -14,6 +14,7 @@ pub mod config;
 pub mod crash;
 pub mod ledger;
 pub mod limiter;
+pub mod listener;
 pub mod metrics;
 pub mod policy;
 pub mod queue;

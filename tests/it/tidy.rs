@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 /// A module imports only from layers below its own. `sandbox` imports nothing of ours at all: it
 /// would share our misreading of the vendor.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("clock", 0),
     ("crash", 0),
     ("telemetry", 0),
     ("wire", 0),
     ("sandbox", 0),
     ("policy", 1),
+    ("listener", 2),
     ("metrics", 2),
     ("readiness", 2),
     ("admin", 3),
