@@ -3,9 +3,11 @@
 
 mod conservation;
 mod paces;
+mod webhooks;
 
 pub use conservation::{Balance, Departure, Token};
 pub use paces::PauseReason;
+pub use webhooks::{PassedOver, WebhookOutcome, Webhooks};
 
 use crate::policy::{Answer, Sighting};
 use crate::wire::{Class, NumberId, Priority, Status};
@@ -53,6 +55,8 @@ impl WaitGate {
 pub enum PublishKind {
     /// An event to the results exchange.
     Result,
+    /// A status from a webhook to the results exchange.
+    Status,
     /// An event to a producer's own `reply_to`.
     Reply,
     /// A job on its way to a wait queue.
@@ -72,6 +76,7 @@ impl PublishKind {
     pub fn name(self) -> &'static str {
         match self {
             PublishKind::Result => "result",
+            PublishKind::Status => "status",
             PublishKind::Reply => "reply",
             PublishKind::Wait => "wait",
             PublishKind::Moved => "moved",
@@ -89,7 +94,8 @@ pub enum PublishOutcome {
     Confirmed,
     /// The broker refused it (a full queue); it is published again.
     Refused,
-    /// The connection went before the confirm; it is published again.
+    /// The connection went before the confirm; it is published again, but for a status: its webhook is
+    /// repeated.
     Lost,
 }
 
@@ -144,6 +150,7 @@ pub struct Metrics {
     doubt_jobs: IntGauge,
     looks: IntCounterVec,
     reloads: IntCounterVec,
+    webhooks: Webhooks,
 }
 
 impl Metrics {
@@ -221,6 +228,7 @@ impl Metrics {
                 "Settings read again at a SIGHUP: applied, or refused as a whole.",
                 &["outcome"],
             )?,
+            webhooks: Webhooks::new(NAMESPACE, &new.0)?,
             registry: new.0.clone(),
         };
         let build = IntGaugeVec::new(
@@ -357,6 +365,11 @@ impl Metrics {
             Reload::Refused => "refused",
         };
         self.reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// What comes by webhook.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
     }
 
     /// How many jobs are in doubt.

@@ -1,5 +1,5 @@
-//! Shows what operators ordered, where it can be seen: to the hall, as metrics, in the log. Decides
-//! nothing, and remembers over all connections what it has shown.
+//! Shows what stands in the record, where it can be seen: which lanes there are; what operators ordered,
+//! to the hall, as metrics, in the log. Decides nothing, and remembers over all connections what it has shown.
 
 use super::record::Record;
 use crate::metrics::{Metrics, PauseReason};
@@ -7,12 +7,14 @@ use crate::policy::DropRule;
 use crate::queue::{OperatorPause, Operators};
 use crate::wire::NumberId;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 
-/// What operators ordered, shown.
+/// The record, shown.
 #[derive(Debug)]
 pub(super) struct Board {
+    lanes: watch::Sender<BTreeSet<NumberId>>,
     operators: Operators,
     metrics: Arc<Metrics>,
     shown: Mutex<Shown>,
@@ -27,11 +29,23 @@ struct Shown {
 
 impl Board {
     pub(super) fn new(operators: Operators, metrics: Arc<Metrics>) -> Board {
-        Board { operators, metrics, shown: Mutex::default() }
+        Board { lanes: watch::Sender::default(), operators, metrics, shown: Mutex::default() }
+    }
+
+    /// The numbers that have a lane, with whatever worker.
+    pub(super) fn lanes(&self) -> watch::Receiver<BTreeSet<NumberId>> {
+        self.lanes.subscribe()
     }
 
     /// Shows the record as it stands at `now`, and logs what is new.
     pub(super) fn show(&self, record: &Record, now: Timestamp) {
+        self.lanes.send_if_modified(|lanes| {
+            let is_new = lanes != record.lanes();
+            if is_new {
+                lanes.clone_from(record.lanes());
+            }
+            is_new
+        });
         let orders = record.orders();
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pauses = orders.pauses.clone();

@@ -137,9 +137,9 @@ impl Epoch {
         let mut control = Control::open(&self.connection, &desk.publisher, &desk.names)
             .await
             .map_err(|error| lost(&error))?;
+        making::record_lacking(inbox, &mut control).await?;
         // Before the first job comes.
         inbox.board.show(control.record(), clock::wall());
-        making::record_lacking(inbox, &mut control).await?;
         let presence = Presence::join(
             &self.connection,
             &desk.publisher,

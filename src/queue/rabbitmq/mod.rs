@@ -3,7 +3,8 @@
 //! in the broker, `inbox` the consuming side, `receipt` how a delivery is settled, `publisher` the
 //! publishing side.
 //!
-//! Two connections, since an alarm of the broker blocks one that publishes. Each has its own
+//! Two connections, since an alarm of the broker blocks one that publishes, and a third one for the
+//! statuses that come by webhook, where they are asked for. Each has its own
 //! reconnecting, with a new epoch; lapin's is off, because it hides that jobs went to others.
 
 mod assignment;
@@ -38,6 +39,7 @@ mod record;
 pub mod retire;
 mod share;
 mod signs;
+mod statuses;
 mod suspect;
 mod tenures;
 pub mod topology;
@@ -63,6 +65,7 @@ pub use publisher::{Outgoing, PublishError, Publisher, PublisherState};
 pub use receipt::RabbitReceipt;
 pub use record::{LONGEST_DROP, MAX_REASON_CHARS, Record};
 pub use share::share;
+pub use statuses::StatusPublisher;
 pub use suspect::{Marked, Touch};
 pub use topology::{Names, Topology, TopologySettings};
 
@@ -74,7 +77,9 @@ use connection::Connector;
 use directory::Directory;
 use fence::Fence;
 use inbox::{Inbox, InboxState};
+use publisher::{Publishing, WhenLost};
 use receipt::Desk;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,6 +159,10 @@ pub struct RabbitQueue {
     state: watch::Receiver<BrokerState>,
     may_send: watch::Receiver<bool>,
     notices: Notices,
+    lanes: watch::Receiver<BTreeSet<NumberId>>,
+    names: Arc<Names>,
+    /// What a publisher is made of.
+    publishing: Publishing,
     tasks: JoinSet<()>,
     /// Ends last: what is held is ours only while it is watched.
     watchdog: JoinSet<()>,
@@ -171,19 +180,22 @@ impl RabbitQueue {
         let [stop, close, abort] = [(); 3].map(|()| CancellationToken::new());
         let directory = Directory::new(settings.accept, &settings.numbers, settings.retire_after);
         let (fence, notices) = (Fence::new(), Notices::default());
-        let mut watchdog = JoinSet::new();
-        watchdog.spawn(fence.clone().watch());
-        let (publisher, publishing) = Publisher::new(
-            connector.clone(),
-            Arc::clone(&shared),
-            settings.topology.declare,
-            Arc::clone(&metrics),
-            fence.clone(),
-            abort.clone(),
-        );
+        let watchdog = JoinSet::from_iter([fence.clone().watch()]);
+        let publishing = Publishing {
+            name: "chakra-sender publish",
+            connector: connector.clone(),
+            topology: Arc::clone(&shared),
+            create: settings.topology.declare,
+            when_lost: WhenLost::PublishAgain,
+            metrics: Arc::clone(&metrics),
+            fence: fence.clone(),
+        };
+        let (publisher, publish) = Publisher::new(publishing.clone(), abort.clone());
         let (out, incoming) = mpsc::channel(INCOMING);
         let (inbox_state, inbox_watched) =
             watch::channel(InboxState::Connecting(publisher::NOT_YET.into()));
+        let board = Board::new(notices.operators.clone(), Arc::clone(&metrics));
+        let lanes = board.lanes();
         let inbox = Inbox {
             connector,
             shared,
@@ -196,11 +208,11 @@ impl RabbitQueue {
             tenures: Tenures::default(),
             holds: notices.holds.clone(),
             served: notices.served.clone(),
-            board: Board::new(notices.operators.clone(), Arc::clone(&metrics)),
+            board,
             settings: settings.topology,
             desk: Desk {
                 publisher: publisher.clone(),
-                names,
+                names: Arc::clone(&names),
                 metrics: Arc::clone(&metrics),
                 touch: settings.touch,
                 fence,
@@ -210,26 +222,21 @@ impl RabbitQueue {
             close: close.clone(),
             state: inbox_state,
         };
-        let (state, watched) = watch::channel(BrokerState::Connecting(publisher::NOT_YET.into()));
-        let (may_send, may_send_watched) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(publishing);
+        tasks.spawn(publish);
         tasks.spawn(inbox.run());
-        let publisher_state = publisher.state();
-        let show = move |now: BrokerState| {
-            metrics.broker_up(matches!(now, BrokerState::Up | BrokerState::Blocked(_)));
-            may_send.send_replace(now == BrokerState::Up);
-            state.send_replace(now);
-        };
-        tasks.spawn(follow(inbox_watched, publisher_state, show));
+        let (state, may_send) = shown(&mut tasks, inbox_watched, publisher.state(), metrics);
         let queue = RabbitQueue {
             publisher,
             stop,
             close,
             abort,
-            state: watched,
-            may_send: may_send_watched,
+            state,
+            may_send,
             notices,
+            lanes,
+            names,
+            publishing,
             tasks,
             watchdog,
         };
@@ -255,6 +262,24 @@ impl RabbitQueue {
     /// The publishing side, for what else is to be published.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
+    }
+
+    /// The numbers that have a lane, with whatever worker, as they change. None before the record was read.
+    pub fn lanes(&self) -> watch::Receiver<BTreeSet<NumberId>> {
+        self.lanes.clone()
+    }
+
+    /// Publishes what webhooks tell, on a third connection, which is opened now. For one caller, whose
+    /// clones of it must be dropped before the queue is closed.
+    pub fn statuses(&mut self) -> StatusPublisher {
+        let of = Publishing {
+            name: statuses::NAME,
+            when_lost: WhenLost::TellAsker,
+            ..self.publishing.clone()
+        };
+        let (publisher, publish) = Publisher::new(of, self.abort.clone());
+        self.tasks.spawn(publish);
+        StatusPublisher::new(publisher, &self.names)
     }
 
     /// The first step of a drain: all consumers are cancelled, and what they had been given is still
@@ -285,6 +310,26 @@ fn lawful_names(prefix: &str) -> Result<Names, String> {
         true => Ok(Names::new(prefix)),
         false => Err(format!("rabbitmq.prefix must have 1 to {MAX_PREFIX_BYTES} bytes")),
     }
+}
+
+/// The state of both connections, and whether a new send may start.
+fn shown(
+    tasks: &mut JoinSet<()>,
+    inbox: watch::Receiver<InboxState>,
+    publisher: watch::Receiver<PublisherState>,
+    metrics: Arc<Metrics>,
+) -> (watch::Receiver<BrokerState>, watch::Receiver<bool>) {
+    let (state, watched) = watch::channel(BrokerState::Connecting(publisher::NOT_YET.into()));
+    let (may_send, may_send_watched) = watch::channel(false);
+    tasks.spawn(async move {
+        let show = |now: BrokerState| {
+            metrics.broker_up(matches!(now, BrokerState::Up | BrokerState::Blocked(_)));
+            may_send.send_replace(now == BrokerState::Up);
+            state.send_replace(now);
+        };
+        follow(inbox, publisher, show).await;
+    });
+    (watched, may_send_watched)
 }
 
 /// Shows both connections as one, until both have ended.

@@ -223,7 +223,7 @@ impl Speaker {
         let properties = transient();
         let outgoing = Outgoing { exchange, routing_key, body: body.into(), properties, kind };
         match self.publisher.publish(outgoing).await {
-            Err(PublishError::Stopped) => Err(PublishError::Stopped),
+            Err(error @ (PublishError::Stopped | PublishError::Lost)) => Err(error),
             Ok(()) | Err(PublishError::Refused | PublishError::NotOurs) => Ok(()),
         }
     }

@@ -6,7 +6,8 @@
 //! a confirmed one. It also attaches a returned message to the next confirm, whosesoever: nothing is
 //! published as mandatory, and nothing is decided by `Confirmation::Ack(Some(_))`.
 //!
-//! What was not confirmed when a connection went is published again on the next: at least once.
+//! What was not confirmed when a connection went is published again on the next, at least once; or its
+//! asker is told, where that one repeats it by itself.
 
 use super::connection::{self, Connector, Pauses, explain};
 use super::declare::{DeclareError, declare, soft};
@@ -66,6 +67,10 @@ pub enum PublishError {
     /// The publisher ended before the confirm came: the broker may or may not have it.
     #[error("the publisher has stopped")]
     Stopped,
+    /// The connection went before the confirm came, and its asker repeats it by itself: the broker may or
+    /// may not have it.
+    #[error("the connection to the broker is down")]
+    Lost,
     /// The delivery that it came by ended first, so it was not written: the broker has given the job
     /// to somebody, and a second copy must not come into the world.
     #[error("its delivery is no longer ours")]
@@ -81,6 +86,29 @@ pub enum PublisherState {
     Up,
     /// The broker takes nothing right now (an alarm), and says why.
     Blocked(String),
+}
+
+/// What becomes of a publish that is not confirmed when the connection goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenLost {
+    /// It is published again on the next connection.
+    PublishAgain,
+    /// Its asker is told, and may repeat it. What nobody waits for any more is not written.
+    TellAsker,
+}
+
+/// What a publisher is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Publishing {
+    /// Its connection's name, in the broker's list of connections.
+    pub(super) name: &'static str,
+    pub(super) connector: Connector,
+    /// Declared again when an exchange is gone.
+    pub(super) topology: Arc<Topology>,
+    pub(super) create: bool,
+    pub(super) when_lost: WhenLost,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) fence: Fence,
 }
 
 /// Publishes; cheap to clone.
@@ -100,7 +128,10 @@ struct Request {
 
 impl Request {
     /// Whether it may be written. One that may not is answered.
-    fn stands(self) -> Option<Request> {
+    fn stands(self, when_lost: WhenLost) -> Option<Request> {
+        if when_lost == WhenLost::TellAsker && self.done.is_closed() {
+            return None;
+        }
         if self.hold.as_ref().is_none_or(|hold| hold.stands()) {
             return Some(self);
         }
@@ -111,23 +142,15 @@ impl Request {
 
 impl Publisher {
     /// The handle, and the task behind it, which ends when every handle is dropped and all is
-    /// confirmed, or when `stop` is cancelled. `topology` is declared again when an exchange is gone.
+    /// confirmed, or when `stop` is cancelled.
     pub(super) fn new(
-        connector: Connector,
-        topology: Arc<Topology>,
-        create: bool,
-        metrics: Arc<Metrics>,
-        fence: Fence,
+        of: Publishing,
         stop: CancellationToken,
     ) -> (Publisher, impl Future<Output = ()> + Send) {
         let (requests, incoming) = mpsc::channel(WAITING);
         let (state, watched) = watch::channel(PublisherState::Connecting(NOT_YET.into()));
         let task = PublisherTask {
-            connector,
-            topology,
-            create,
-            metrics,
-            fence,
+            of,
             requests: incoming,
             unconfirmed: BTreeMap::new(),
             next: 0,
@@ -141,7 +164,7 @@ impl Publisher {
     }
 
     /// Publishes and waits until the broker has it. Returns across lost connections: only a refusal
-    /// or the end of the publisher is an error.
+    /// or the end of the publisher is an error; so is a lost connection where the asker is told.
     pub async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         self.request(outgoing, None).await
     }
@@ -209,11 +232,7 @@ impl HandedIn {
 }
 
 struct PublisherTask {
-    connector: Connector,
-    topology: Arc<Topology>,
-    create: bool,
-    metrics: Arc<Metrics>,
-    fence: Fence,
+    of: Publishing,
     requests: mpsc::Receiver<Request>,
     /// By order of arrival; kept here until its confirm, so that no lost connection can lose it.
     unconfirmed: BTreeMap<u64, Request>,
@@ -238,7 +257,7 @@ impl PublisherTask {
         let mut pauses = Pauses::default();
         let mut redeclare = false;
         while !(self.unconfirmed.is_empty() && self.requests.is_closed()) {
-            let reason = match self.connector.connect("chakra-sender publish").await {
+            let reason = match self.of.connector.connect(self.of.name).await {
                 Err(reason) => reason,
                 Ok(connection) => {
                     let end = self.with(&connection, redeclare, &mut pauses).await;
@@ -248,14 +267,16 @@ impl PublisherTask {
                     reason
                 }
             };
-            tracing::warn!(%reason, "the publishing connection is down");
+            tracing::warn!(%reason, connection = self.of.name, "a publishing connection is down");
             self.set(PublisherState::Connecting(reason));
             tokio::time::sleep(pauses.next(fastrand::f64())).await;
         }
     }
 
     async fn with(&mut self, connection: &Connection, redeclare: bool, pauses: &mut Pauses) -> End {
-        if redeclare && let Err(error) = declare(connection, &self.topology, self.create).await {
+        if redeclare
+            && let Err(error) = declare(connection, &self.of.topology, self.of.create).await
+        {
             let exchange_missing = !matches!(error, DeclareError::Interrupted(_));
             return End::Lost { reason: error.to_string(), exchange_missing };
         }
@@ -272,12 +293,13 @@ impl PublisherTask {
         pauses: &mut Pauses,
     ) -> End {
         let mut events: BoxStream<'_, Event> = connection.events_listener().boxed();
-        let fence = self.fence.clone();
+        let fence = self.of.fence.clone();
         let mut falls = pin!(fence.falls());
         let mut confirms = Confirms::new();
         let unconfirmed = std::mem::take(&mut self.unconfirmed).into_iter();
-        self.unconfirmed =
-            unconfirmed.filter_map(|(id, request)| Some((id, request.stands()?))).collect();
+        self.unconfirmed = unconfirmed
+            .filter_map(|(id, request)| Some((id, request.stands(self.of.when_lost)?)))
+            .collect();
         for (id, request) in &self.unconfirmed {
             confirms.push(publish(channel.clone(), *id, request.outgoing.clone()));
         }
@@ -298,7 +320,7 @@ impl PublisherTask {
                         self.ended = true;
                         continue;
                     };
-                    let Some(request) = request.stands() else { continue };
+                    let Some(request) = request.stands(self.of.when_lost) else { continue };
                     let outgoing = request.outgoing.clone();
                     confirms.push(publish(channel.clone(), self.next, outgoing));
                     self.unconfirmed.insert(self.next, request);
@@ -326,20 +348,25 @@ impl PublisherTask {
             }
         };
         if let Some(request) = self.unconfirmed.remove(&id) {
-            self.metrics.published(request.outgoing.kind, outcome);
+            self.of.metrics.published(request.outgoing.kind, outcome);
             // Nobody waits any more where the asking task was dropped.
             let _nobody = request.done.send(answer);
         }
         Ok(())
     }
 
-    fn lost(&self, error: &lapin::Error) -> End {
+    fn lost(&mut self, error: &lapin::Error) -> End {
         self.lost_by(explain(error), soft(error) == Some(&AMQPSoftError::NOTFOUND))
     }
 
-    fn lost_by(&self, reason: String, exchange_missing: bool) -> End {
+    fn lost_by(&mut self, reason: String, exchange_missing: bool) -> End {
         for request in self.unconfirmed.values() {
-            self.metrics.published(request.outgoing.kind, PublishOutcome::Lost);
+            self.of.metrics.published(request.outgoing.kind, PublishOutcome::Lost);
+        }
+        if self.of.when_lost == WhenLost::TellAsker {
+            for (_, request) in std::mem::take(&mut self.unconfirmed) {
+                let _nobody = request.done.send(Err(PublishError::Lost));
+            }
         }
         End::Lost { reason, exchange_missing }
     }

@@ -329,7 +329,7 @@ impl From<PublishError> for SettleError {
     fn from(error: PublishError) -> SettleError {
         match error {
             PublishError::Stopped => SettleError::Stopped,
-            PublishError::NotOurs => SettleError::Lost(error.to_string()),
+            PublishError::NotOurs | PublishError::Lost => SettleError::Lost(error.to_string()),
             PublishError::Refused => SettleError::Unwritten(error.to_string()),
         }
     }

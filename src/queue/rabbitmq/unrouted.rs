@@ -296,7 +296,9 @@ impl Office {
         drop(place);
         match handed_in.taken().await {
             Ok(()) => receipt.moved().await.map(|()| Departure::Moved),
-            Err(error @ (PublishError::Stopped | PublishError::NotOurs)) => Err(error.into()),
+            Err(error @ (PublishError::Stopped | PublishError::NotOurs | PublishError::Lost)) => {
+                Err(error.into())
+            }
             // Its lane is full.
             Err(PublishError::Refused) => put_off(receipt, Duration::ZERO).await,
         }
