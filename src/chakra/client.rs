@@ -5,6 +5,7 @@ use super::chats::Chats;
 use super::classify::classify;
 use super::codes::Codes;
 use super::exchange::{Exchange, perform};
+use super::later::told_later;
 use super::plugins::{self, Plugin, PluginError};
 use super::token::{Key, NewTokens};
 use crate::clock;
@@ -173,6 +174,11 @@ impl Client {
     /// From now on answers are read by this table.
     pub fn replace_codes(&self, codes: Codes) {
         self.plugin.codes.send_replace(codes);
+    }
+
+    /// What a failure means that Meta told by webhook, by the table of this moment.
+    pub fn told_later(&self, code: Option<u32>, text: &str) -> Failure {
+        told_later(code, text, &self.plugin.codes.borrow(), self.key().secrets())
     }
 
     /// Waits until ChakraHQ refuses the token. For one caller: a refusal is told once.

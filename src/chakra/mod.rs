@@ -10,6 +10,7 @@ mod client;
 mod codes;
 mod envelope;
 mod exchange;
+mod later;
 mod listing;
 mod plugins;
 mod redact;

@@ -17,6 +17,7 @@ mod sandbox;
 mod schema;
 mod send;
 mod token;
+mod webhook;
 mod worker;
 
 use crate::config::ConfigError;

@@ -2,6 +2,7 @@
 
 use super::numbers::Page;
 use super::reload::{Reloading, Sources};
+use super::webhook::{Answering, Bound};
 use super::{End, parts, token, under_signals};
 use crate::admin::{Admin, NumbersPage};
 use crate::chakra::Client;
@@ -64,6 +65,7 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
     let known = Arc::default();
     let mut services =
         Services::start(&settings, &metrics, &readiness, numbers_page(&known)).await?;
+    let webhook = Bound::bind(&settings).await?;
     let client = parts::client(&settings)?;
     let ledger = parts::ledger(&settings)?;
     services.show_trouble(&ledger, readiness.clone());
@@ -81,9 +83,10 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
         report: numbers_page(&known),
         ..rabbit(&settings, plugin, current.clone())
     };
-    let (queue, incoming) =
+    let (mut queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
     services.show(&queue, readiness.clone());
+    let webhook = webhook.answer(&mut queue, client.clone(), Arc::clone(&metrics), |_| {});
     let worker = Worker::new(
         WorkerSettings {
             max_lanes: LANES_AT_MOST,
@@ -114,14 +117,13 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
         refresher.ask_now();
     };
     services.tasks.spawn(reloading.run(reread.hangups, also, services.stop.clone()));
-    let mut hall = JoinSet::new();
-    hall.spawn(worker.run(incoming));
+    let mut hall = JoinSet::from_iter([worker.run(incoming)]);
     tracing::info!(prefix = settings.rabbitmq.prefix, "started");
 
     let broken = worked(queue.state(), &mut hall, &drain).await;
     drain.cancel();
     readiness.draining();
-    let drained = stop(queue, hall, services, settings.worker.drain_timeout).await;
+    let drained = stop(queue, hall, webhook, services, settings.worker.drain_timeout).await;
     parts::tell_balance(&metrics);
     match broken {
         Some(reason) => anyhow::bail!("{reason}"),
@@ -149,6 +151,7 @@ async fn worked(
 async fn stop(
     queue: RabbitQueue,
     mut hall: JoinSet<()>,
+    webhook: Answering,
     services: Services,
     at_most: Duration,
 ) -> bool {
@@ -158,10 +161,12 @@ async fn stop(
     // Closing keeps its time: else what is settled at the last moment is never confirmed.
     let jobs_at_most = at_most.saturating_sub(DRAIN_BEYOND_CALL);
     let finished = drain.phase("finish the jobs in hand", jobs_at_most, finish).await;
+    // Late, since ChakraHQ may not repeat what nobody takes; what was taken is confirmed before the close.
+    let answered = drain.phase("answer the webhooks", DRAIN_BEYOND_CALL, webhook.stop()).await;
     let closed =
         drain.phase("close the connections to RabbitMQ", DRAIN_BEYOND_CALL, queue.close()).await;
     let stopped = drain.phase("stop the admin listener", DRAIN_BEYOND_CALL, services.stop()).await;
-    [finished, closed, stopped].iter().all(|phase| *phase == Phase::Done(()))
+    [finished, answered, closed, stopped].iter().all(|phase| *phase == Phase::Done(()))
 }
 
 /// Why the hall ended by itself. It does when no more jobs can come: the queue's state tells why.

@@ -10,6 +10,7 @@ mod reader;
 mod sections;
 mod settings;
 mod units;
+mod webhook;
 
 pub use changes::{Change, Changes, LIVE, diff};
 pub use reader::without_newline;
@@ -17,7 +18,8 @@ pub use sections::DRAIN_BEYOND_CALL;
 pub use settings::{
     Accept, AdminSettings, ChakraSettings, ClientIdentity, DeadLettersSettings, DoubtSettings,
     LanesSettings, LedgerSettings, LimitsSettings, LogSettings, NumberOverride, NumbersSettings,
-    PaceSettings, RabbitmqSettings, RecipientSettings, ResultsSettings, Settings, WorkerSettings,
+    PaceSettings, RabbitmqSettings, RecipientSettings, ResultsSettings, Settings, WebhookSettings,
+    WorkerSettings,
 };
 pub use units::{duration, show_duration};
 

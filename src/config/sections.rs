@@ -11,6 +11,7 @@ use super::settings::{
     RecipientSettings, ResultsSettings, Settings, WorkerSettings,
 };
 use super::units::show_duration;
+use super::webhook::webhook;
 use crate::ledger::LedgerBounds;
 use crate::policy::{DoubtPolicy, RetryPolicy};
 use crate::telemetry::{self, Format};
@@ -59,6 +60,7 @@ pub(super) fn settings(from: &mut Reader) -> Option<Settings> {
     let worker = worker(from, chakra.as_ref().map(|chakra| chakra.timeout));
     let ledger = ledger(from, worker.as_ref().map(|worker| worker.max_held));
     let admin = admin(from);
+    let webhook = webhook(from);
     let log = log(from);
     Some(Settings {
         chakra: chakra?,
@@ -74,6 +76,7 @@ pub(super) fn settings(from: &mut Reader) -> Option<Settings> {
         lanes: LanesSettings { max_length },
         worker: worker?,
         admin: admin?,
+        webhook,
         log: log?,
         given: Given::default(),
     })

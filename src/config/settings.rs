@@ -6,6 +6,7 @@ use crate::chakra::Codes;
 use crate::ledger::LedgerBounds;
 use crate::policy::{DoubtPolicy, RetryPolicy};
 use crate::telemetry::Format;
+use crate::webhook::Proof;
 use crate::wire::NumberId;
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub worker: WorkerSettings,
     /// `[admin]`
     pub admin: AdminSettings,
+    /// `[webhook]`; none: off.
+    pub webhook: Option<WebhookSettings>,
     /// `[log]`
     pub log: LogSettings,
     /// What all this was read from.
@@ -249,6 +252,17 @@ pub struct WorkerSettings {
 pub struct AdminSettings {
     /// None: off.
     pub listen: Option<SocketAddr>,
+}
+
+/// The listener for webhooks.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Where.
+    pub listen: SocketAddr,
+    /// How a sender shows that it may tell us anything.
+    pub proof: Proof,
+    /// What Meta's challenge must name; none: no challenge is answered.
+    pub verify_token: Option<SecretString>,
 }
 
 /// The log.

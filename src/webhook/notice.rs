@@ -53,7 +53,7 @@ impl Notice {
 
 /// A notice with all that is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct Resolved {
     /// As it came.
     pub notice: Notice,
     /// Which job it is about.
@@ -62,10 +62,10 @@ pub struct Told {
     pub failure: Option<Failure>,
 }
 
-impl Told {
+impl Resolved {
     /// The event for the producers.
     pub fn event(&self) -> StatusEvent {
-        let Told { notice, subject, failure } = self;
+        let Resolved { notice, subject, failure } = self;
         StatusEvent {
             id: subject.job.clone(),
             phone_number_id: notice.number.clone(),

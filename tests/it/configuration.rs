@@ -4,6 +4,7 @@
 
 use chakra_sender::config::{Accept, ClientIdentity, ConfigError, NumberOverride, Settings, load};
 use chakra_sender::telemetry::Format;
+use chakra_sender::webhook::Proof;
 use chakra_sender::wire::NumberId;
 use secrecy::ExposeSecret;
 use std::fs;
@@ -159,6 +160,8 @@ const WRONG: &str = r#"
     max_delay = "1m"
     [webhook]
     listen = "0.0.0.0:80"
+    [graphite]
+    listen = "0.0.0.0:2003"
     [doubt]
     strong = "perhaps"
     [ledger]
@@ -175,7 +178,7 @@ fn every_problem_is_told_at_once() {
         .variable("CHAKRA_SENDER__CHAKRA__MAX_INFLIGHT", "5")
         .problems();
     insta::assert_snapshot!(problems, @r#"
-    the configuration has 29 problems:
+    the configuration has 30 problems:
       chakra.base_url = "api.chakrahq.com/": must be an http or https URL without user, query, fragment or a slash at its end, like "https://api.chakrahq.com"
       chakra.api_version = 24: must be text, in quotes
       chakra.timeout = "1 minute": must be a duration from 1s to 10m, written like "250ms" or "5s"
@@ -197,14 +200,15 @@ fn every_problem_is_told_at_once() {
       doubt.strong = "perhaps": must be "report" or "resend"
       ledger.max_entries = 10: must be a whole number from 1000 to 1000000000
       admin.listen = "localhost:9464" (from the environment): must be an IP address and a port, like "127.0.0.1:9464" or "[::]:9464", or "off"
+      webhook.listen = "0.0.0.0:80": needs webhook.secret (ChakraHQ: Admin, Team, Secrets) or webhook.path_secret: without either anybody could tell of deliveries
       log.level = "inof": must be a level or directives like "info,lapin=warn": "inof" is neither a level (off, error, warn, info, debug, trace) nor target=level
       chakra.max_inflight (from the environment): unknown key; the nearest known one is chakra.max_in_flight
       chakra.tokn: unknown key; the nearest known one is chakra.token
+      graphite.listen: unknown key
       lanes (from the environment): holds further keys and has no value of its own
       numbers.override[1].brust: unknown key; the nearest known one is numbers.override.burst
       prefix: unknown key; the nearest known one is rabbitmq.prefix
       rabbitmq.heartbeat.seconds: unknown key: rabbitmq.heartbeat is a value and holds no further keys
-      webhook.listen: unknown key
     "#);
 }
 
@@ -340,6 +344,11 @@ fn secrets_are_not_seen_in_debug_output() {
         uri = "amqps://user:pa55word@broker/%2f"
         client_p12_file = "{archive}"
         client_p12_password = "archivepa55word"
+        [webhook]
+        listen = "127.0.0.1:9465"
+        secret = "hmac-pa55word"
+        path_secret = "segment-pa55word"
+        verify_token = "challenge-pa55word"
         "#,
     )
     .file("archive", "")
@@ -347,8 +356,42 @@ fn secrets_are_not_seen_in_debug_output() {
     .unwrap();
     assert!(matches!(settings.rabbitmq.identity, Some(ClientIdentity::Pkcs12 { .. })));
     let shown = format!("{settings:?}");
-    assert!(!shown.contains("secret\"") && !shown.contains("EAAG"), "{shown}");
+    assert!(!shown.contains("EAAG"), "{shown}");
     assert!(!shown.contains("pa55word"), "{shown}");
+}
+
+#[test]
+fn a_webhook_that_cannot_be_told_apart_from_a_strangers_is_refused() {
+    let problems = Given::toml(
+        r#"
+        [webhook]
+        listen = "localhost:9465"
+        secret = ""
+        path_secret = "too/short"
+        verify_token = "two words"
+        "#,
+    )
+    .problems();
+    insta::assert_snapshot!(problems, @r#"
+    the configuration has 4 problems:
+      webhook.listen = "localhost:9465": must be an IP address and a port, like "127.0.0.1:9465" or "[::]:9465"
+      webhook.secret = (hidden): must not be empty
+      webhook.path_secret = (hidden): must be 16 to 128 of a-z, A-Z, 0-9, "-" and "_"
+      webhook.verify_token = (hidden): must be 1 to 128 visible ASCII characters without spaces
+    "#);
+}
+
+#[test]
+fn webhooks_are_off_until_an_address_is_given() {
+    assert!(Given::toml("[webhook]\nsecret = 'sesame'\n").load().unwrap().webhook.is_none());
+    let settings = Given::toml("[webhook]\nsecret_file = '{secret}'\nlisten = '127.0.0.1:9465'\n")
+        .file("secret", "sesame\n")
+        .load()
+        .unwrap();
+    let webhook = settings.webhook.unwrap();
+    let Proof::Signature(secret) = &webhook.proof else { panic!("{:?}", webhook.proof) };
+    assert_eq!(secret.expose_secret(), "sesame");
+    assert_eq!((webhook.listen.port(), webhook.verify_token.is_none()), (9465, true));
 }
 
 #[test]

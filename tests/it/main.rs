@@ -41,6 +41,7 @@ mod sandbox_webhooks;
 mod support;
 mod through_rabbitmq;
 mod tidy;
+mod webhook;
 mod wire_events;
 mod wire_jobs;
 mod wire_messages;

@@ -8,5 +8,6 @@ pub mod plugin;
 pub mod process;
 pub mod raw_amqp;
 pub mod story;
+pub mod webhook;
 pub mod webhook_sink;
 pub mod world;

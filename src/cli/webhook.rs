@@ -1,0 +1,72 @@
+//! The webhook's listener beside the hall: what it needs of the others, tied together.
+
+use crate::chakra::Client;
+use crate::config::{Settings, WebhookSettings};
+use crate::metrics::Metrics;
+use crate::queue::rabbitmq::RabbitQueue;
+use crate::webhook::{Resolved, Ties, Webhook};
+use anyhow::Context;
+use futures_util::FutureExt;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The listener, where one is asked for: bound, not yet answering.
+pub(super) struct Bound(Option<(Webhook, WebhookSettings)>);
+
+/// The listener, answering.
+pub(super) struct Answering {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Bound {
+    /// Takes the address early, so that a wrong one ends the start.
+    pub(super) async fn bind(settings: &Settings) -> anyhow::Result<Bound> {
+        let Some(settings) = settings.webhook.clone() else { return Ok(Bound(None)) };
+        let listen = settings.listen;
+        let webhook =
+            Webhook::bind(listen).await.with_context(|| format!("webhook.listen = {listen}"))?;
+        Ok(Bound(Some((webhook, settings))))
+    }
+
+    /// Begins to answer. `on_status` hears of each status that was published, and must not wait.
+    pub(super) fn answer(
+        self,
+        queue: &mut RabbitQueue,
+        client: Client,
+        metrics: Arc<Metrics>,
+        on_status: impl Fn(&Resolved) + Send + Sync + 'static,
+    ) -> Answering {
+        let mut answering = Answering { tasks: JoinSet::new(), stop: CancellationToken::new() };
+        let Some((webhook, settings)) = self.0 else { return answering };
+        tracing::info!(address = %webhook.local_addr(), "the webhook listener");
+        let (statuses, lanes) = (queue.statuses(), queue.lanes());
+        let ties = Ties {
+            publish: Box::new(move |event| {
+                let statuses = statuses.clone();
+                async move { statuses.publish(event).await.is_ok() }.boxed()
+            }),
+            // Which job a message belongs to is told by its opaque data alone.
+            job_of: Box::new(|_| None),
+            explain: Box::new(move |fault| client.told_later(fault.code, &fault.message)),
+            has_lane: Box::new(move |number| lanes.borrow().contains(number)),
+            on_status: Box::new(on_status),
+        };
+        let stop = answering.stop.clone();
+        answering.tasks.spawn(async move {
+            let WebhookSettings { proof, verify_token, .. } = settings;
+            webhook.serve(&proof, verify_token, ties, metrics, stop).await;
+        });
+        answering
+    }
+}
+
+impl Answering {
+    /// Takes no more, and returns when what is under way was answered. The connections to RabbitMQ must
+    /// stand until then.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,143 @@
+//! Takes in a request's body within bounds: of its size, of its time, and of all bodies that are under way
+//! together. Reads nothing in it.
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Meta's own bound on a webhook's body: 3 MB.
+const MOST_BYTES: usize = 3 * 1024 * 1024;
+
+/// All bodies under way together. A status takes less than 1 KB, so 3,000 a second come nowhere near.
+const ROOM_BYTES: usize = 32 * 1024 * 1024;
+
+/// A sender that needs longer for its body is cut off: it holds a connection and room meanwhile.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a body was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoBody {
+    TooLarge,
+    TooSlow,
+    BrokenOff,
+    /// No room: other bodies fill it.
+    Busy,
+}
+
+/// A body, and its part of the room.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) bytes: Bytes,
+    _part: OwnedSemaphorePermit,
+}
+
+/// The room that all bodies share.
+#[derive(Debug)]
+pub(super) struct Room(Arc<Semaphore>);
+
+impl Room {
+    pub(super) fn new() -> Room {
+        Room::of(ROOM_BYTES)
+    }
+
+    fn of(bytes: usize) -> Room {
+        Room(Arc::new(Semaphore::new(bytes)))
+    }
+
+    /// Takes in a whole body. One that announces too much is refused before a byte of it is read.
+    pub(super) async fn take(&self, body: Body) -> Result<Taken, NoBody> {
+        let announced = body.size_hint().lower();
+        if announced > MOST_BYTES as u64 {
+            return Err(NoBody::TooLarge);
+        }
+        timeout(WITHIN, self.gather(body)).await.unwrap_or(Err(NoBody::TooSlow))
+    }
+
+    /// Room is taken for what has come, not for what was announced: an announcement costs nothing.
+    async fn gather(&self, mut body: Body) -> Result<Taken, NoBody> {
+        let mut part = self.part(0)?;
+        // Copied, since a sender may cut its body into a million pieces, each with a cost of its own.
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| NoBody::BrokenOff)?.into_data() else { continue };
+            if bytes.len() + data.len() > MOST_BYTES {
+                return Err(NoBody::TooLarge);
+            }
+            part.merge(self.part(data.len())?);
+            bytes.extend_from_slice(&data);
+        }
+        Ok(Taken { bytes: bytes.freeze(), _part: part })
+    }
+
+    fn part(&self, bytes: usize) -> Result<OwnedSemaphorePermit, NoBody> {
+        let bytes = u32::try_from(bytes).map_err(|_| NoBody::TooLarge)?;
+        Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| NoBody::Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{StreamExt, stream};
+    use std::io;
+
+    /// A body whose length is not announced.
+    fn chunks(chunks: &'static [&'static [u8]]) -> Body {
+        let chunks = chunks.iter().map(|chunk| Ok::<_, io::Error>(Bytes::from_static(chunk)));
+        Body::from_stream(stream::iter(chunks))
+    }
+
+    async fn refused(room: &Room, body: Body) -> Option<NoBody> {
+        room.take(body).await.err()
+    }
+
+    #[tokio::test]
+    async fn a_body_is_what_came_in_its_order() {
+        let room = Room::new();
+        for body in [chunks(&[b"one ", b"", b"two"]), Body::from("one two")] {
+            assert_eq!(room.take(body).await.unwrap().bytes, "one two");
+        }
+        assert_eq!(room.take(Body::empty()).await.unwrap().bytes, "");
+    }
+
+    #[tokio::test]
+    async fn one_that_announces_or_brings_too_much_is_refused() {
+        const MEGABYTE: &[u8] = &[b'x'; 1024 * 1024];
+        let room = Room::new();
+        let announced = Body::from(vec![b'x'; MOST_BYTES + 1]);
+        assert_eq!(refused(&room, announced).await, Some(NoBody::TooLarge));
+        let brought = chunks(&[MEGABYTE, MEGABYTE, MEGABYTE, b"x"]);
+        assert_eq!(refused(&room, brought).await, Some(NoBody::TooLarge));
+        assert_eq!(refused(&room, chunks(&[MEGABYTE, MEGABYTE, MEGABYTE])).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_full_room_refuses_until_a_body_has_left_it() {
+        let room = Room::of(10);
+        let first = room.take(Body::from("1234567")).await.unwrap();
+        assert_eq!(refused(&room, Body::from("1234")).await, Some(NoBody::Busy));
+        assert_eq!(refused(&room, Body::from("123")).await, None);
+        drop(first);
+        assert_eq!(refused(&room, Body::from("1234567890")).await, None);
+        assert_eq!(room.0.available_permits(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_is_given_up() {
+        let endless = stream::iter([Ok::<_, io::Error>(Bytes::from("{"))]).chain(stream::pending());
+        let room = Room::new();
+        assert_eq!(refused(&room, Body::from_stream(endless)).await, Some(NoBody::TooSlow));
+        assert_eq!(room.0.available_permits(), ROOM_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_no_body() {
+        let broken = stream::iter([Ok(Bytes::from("{")), Err(io::Error::other("gone"))]);
+        assert_eq!(refused(&Room::new(), Body::from_stream(broken)).await, Some(NoBody::BrokenOff));
+    }
+}
