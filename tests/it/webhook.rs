@@ -6,10 +6,10 @@ use crate::support::process::{AdminPage, IN_TIME, Process, Program, sandbox, wri
 use crate::support::webhook::{Answer, Hook, SECRET, events, of_meta, signature, status};
 use crate::support::world::{NUMBER, text};
 use chakra_sender::clock;
-use chakra_sender::sandbox::Sandbox;
+use chakra_sender::sandbox::{Latency, Sandbox, Webhook};
 use lapin::message::Delivery;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What stands in front of the metrics of this room.
@@ -21,7 +21,7 @@ struct Hearing {
     hook: Hook,
     admin: AdminPage,
     broker: Broker,
-    _sandbox: Sandbox,
+    sandbox: Sandbox,
 }
 
 impl Hearing {
@@ -33,7 +33,7 @@ impl Hearing {
         admin.says("/metrics", 200, "chakra_sender_lanes_owned 2").await;
         admin.ready().await;
         let hook = Hook::of(&mut worker).await;
-        Hearing { worker, hook, admin, broker, _sandbox: sandbox }
+        Hearing { worker, hook, admin, broker, sandbox }
     }
 
     async fn signed() -> Hearing {
@@ -132,6 +132,39 @@ async fn a_status_may_come_before_the_result_of_its_own_job() {
         .map(|event| ["id", "status"].map(|key| event[key].as_str().unwrap()))
         .collect();
     assert_eq!(told, [["job-of-wamid.1", "sent"], ["job-of-wamid.1", "accepted"]]);
+}
+
+#[tokio::test]
+async fn a_producer_learns_what_became_of_each_job() {
+    const JOBS: usize = 5;
+    let story = Hearing::signed().await;
+    let soon = Latency::fixed(Duration::from_millis(100));
+    let webhook = Webhook {
+        url: Some(story.hook.url()),
+        secret: Some(SECRET.into()),
+        sent_after: soon,
+        delivered_after: soon,
+        read_after: soon,
+        read: 1.0,
+        retries: 20,
+        backoff: Duration::from_millis(50),
+        ..Webhook::default()
+    };
+    story.sandbox.set_webhook(webhook).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let jobs: Vec<String> = (0..JOBS).map(|n| text(&format!("job-{n}"), "x")).collect();
+    let file = write(&dir, "jobs.jsonl", &jobs).display().to_string();
+    let ended = Program::new(&["enqueue", &file]).on(&story.broker).run().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.said());
+    story.counted(&format!(r#"statuses_total{{number="{NUMBER}",status="read"}} {JOBS}"#)).await;
+    let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for event in events(&story.broker).await {
+        let (_, event) = read(&event);
+        let [id, status] = ["id", "status"].map(|key| event[key].as_str().unwrap().to_owned());
+        told.entry(id).or_default().insert(status);
+    }
+    let all = BTreeSet::from(["accepted", "sent", "delivered", "read"].map(str::to_owned));
+    assert_eq!(told, (0..JOBS).map(|n| (format!("job-{n}"), all.clone())).collect());
 }
 
 #[tokio::test]

@@ -41,9 +41,12 @@ struct Account {
 }
 
 /// What a worker used in a window.
-struct Used {
-    of_a_core: f64,
-    sends: f64,
+pub(crate) struct Used {
+    pub(crate) of_a_core: f64,
+    /// A second.
+    pub(crate) sends: f64,
+    /// How long that was looked at.
+    pub(crate) took: Duration,
     memory: u64,
 }
 
@@ -106,15 +109,17 @@ async fn measured(count: usize, pace: usize) -> Measured {
     Measured { idle, busy, wrong }
 }
 
-async fn used(world: &World) -> Used {
+/// Looks at the first worker for a while.
+pub(crate) async fn used(world: &World) -> Used {
     let before = account(world);
     sleep(WINDOW).await;
     let after = account(world);
-    let seconds = after.at.duration_since(before.at).as_secs_f64();
+    let took = after.at.duration_since(before.at);
+    let seconds = took.as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "thousands")]
     let sends = (after.sends - before.sends) as f64 / seconds;
     let of_a_core = (after.ticks - before.ticks) / TICKS_A_SECOND / seconds;
-    Used { of_a_core, sends, memory: memory(world.workers[0].process.child.id()) }
+    Used { of_a_core, sends, took, memory: memory(world.workers[0].process.child.id()) }
 }
 
 fn account(world: &World) -> Account {

@@ -16,6 +16,7 @@ mod learning;
 #[allow(dead_code, reason = "what the harnesses share; this one needs a part of it")]
 mod outcomes;
 mod sharing;
+mod statuses;
 mod stock;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "what stories share; the harness needs a part of it")]
@@ -75,6 +76,10 @@ pub(crate) struct Length {
     pub(crate) probes: usize,
     /// Lanes whose cost is measured.
     pub(crate) many: usize,
+    /// Statuses by webhook a second.
+    pub(crate) statuses: u32,
+    /// The number that sends beside a flood of wrong webhooks.
+    pub(crate) beside_flood: Kind,
 }
 
 impl Length {
@@ -85,6 +90,8 @@ impl Length {
         backlog: 100_000,
         probes: 200,
         many: 1_000,
+        statuses: 3_000,
+        beside_flood: Kind::High,
     };
 
     /// Without the fastest: a build without optimisation is not the one to measure it with.
@@ -95,6 +102,8 @@ impl Length {
         backlog: 20_000,
         probes: 100,
         many: 100,
+        statuses: 300,
+        beside_flood: Kind::Standard,
     };
 }
 
@@ -104,10 +113,11 @@ enum Scenario {
     Fairness(Kind),
     Cost,
     Learning,
+    Statuses,
 }
 
 impl Scenario {
-    const FULL: [Scenario; 13] = [
+    const FULL: [Scenario; 14] = [
         Scenario::Sharing(Change::Steady(1)),
         Scenario::Sharing(Change::Steady(2)),
         Scenario::Sharing(Change::Steady(4)),
@@ -121,6 +131,7 @@ impl Scenario {
         Scenario::Fairness(Kind::High),
         Scenario::Cost,
         Scenario::Learning,
+        Scenario::Statuses,
     ];
 
     const SHORT: [Scenario; 4] = [
@@ -136,6 +147,7 @@ impl Scenario {
             Scenario::Fairness(kind) => fairness::name(kind, length),
             Scenario::Cost => format!("cost of {} lanes", length.many),
             Scenario::Learning => "a ceiling below the published one".to_owned(),
+            Scenario::Statuses => "webhooks".to_owned(),
         }
     }
 
@@ -145,6 +157,7 @@ impl Scenario {
             Scenario::Fairness(_) => Group::Fairness,
             Scenario::Cost => Group::Cost,
             Scenario::Learning => Group::Learning,
+            Scenario::Statuses => Group::Statuses,
         }
     }
 
@@ -156,6 +169,7 @@ impl Scenario {
                 Scenario::Fairness(kind) => fairness::run(kind, length, lag).await,
                 Scenario::Cost => cost::run(length).await,
                 Scenario::Learning => learning::run(lag).await,
+                Scenario::Statuses => statuses::run(length).await,
             }
         };
         AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|defect| {

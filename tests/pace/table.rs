@@ -13,10 +13,13 @@ pub(crate) enum Group {
     Cost,
     /// The real ceiling is not the published one.
     Learning,
+    /// What comes by webhook.
+    Statuses,
 }
 
 impl Group {
-    const ALL: [Group; 4] = [Group::Sharing, Group::Fairness, Group::Cost, Group::Learning];
+    const ALL: [Group; 5] =
+        [Group::Sharing, Group::Fairness, Group::Cost, Group::Learning, Group::Statuses];
 
     fn title(self) -> &'static str {
         match self {
@@ -24,6 +27,7 @@ impl Group {
             Group::Fairness => "No number waits for another, nothing urgent waits behind bulk",
             Group::Cost => "What lanes cost",
             Group::Learning => "A real ceiling below the published one",
+            Group::Statuses => "Webhooks: answered in time, and no hindrance to sending",
         }
     }
 
@@ -51,6 +55,9 @@ impl Group {
                 "accepted a second then",
                 "refused (of the whole run)",
             ],
+            Group::Statuses => {
+                &["scenario", "pace", "answered: median", "p99", "refused", "of a core"]
+            }
         }
     }
 }

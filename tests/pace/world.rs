@@ -227,6 +227,11 @@ impl World {
         self.said.extend(killed.err);
     }
 
+    /// How many statuses of how many messages were told.
+    pub(crate) fn statuses_told(&self) -> u64 {
+        self.outcomes.statuses().values().map(|told| told.len() as u64).sum()
+    }
+
     /// All that workers have said.
     pub(crate) fn log(&self) -> String {
         let running = self.workers.iter().flat_map(|worker| worker.process.err.lines());

@@ -35,6 +35,11 @@ impl Hook {
         Hook(line["address"].as_str().unwrap().to_owned())
     }
 
+    /// Where to post.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/webhook", self.0)
+    }
+
     /// Posts a body with our signature.
     pub(crate) async fn post(&self, body: &Value) -> Answer {
         let body = body.to_string();
