@@ -1,5 +1,5 @@
 //! What became of messages, as ChakraHQ tells it by webhook: an HTTP listener of its own, whose events go
-//! to the results exchange. Reading order: [`receive`] is one request's way, `envelope` what stands in a
+//! to the results exchange. Reading order: `receive` is one request's way, `envelope` what stands in a
 //! body, `door` who may come in, `seen` what was told before.
 //!
 //! Knows neither RabbitMQ nor the worker nor Meta's codes: what it needs of them comes as [`Ties`]. Keeps
