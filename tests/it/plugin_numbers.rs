@@ -150,6 +150,26 @@ async fn the_lane_of_a_number_that_is_gone_is_drained_and_deleted_and_comes_back
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_returns_while_its_lane_is_being_deleted_goes_on() {
+    let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
+    let mut worker = curious(&sandbox, &broker).set("numbers.retire_after", "1s").start();
+    lanes(&mut worker, 2).await;
+    let both = [world::NUMBER, world::OTHER].map(Number::new);
+    sandbox.set_numbers(both[..1].to_vec()).unwrap();
+    worker.err.line("its lane is drained").await;
+    sandbox.set_numbers(both.to_vec()).unwrap();
+    worker.err.line("the plugin has a new number").await;
+    enqueue(&broker, &[of_other("back")]).await;
+    let admin = worker.admin().await;
+    let sent = |jobs| format!(r#"number="{}",status="accepted"}} {jobs}"#, world::OTHER);
+    admin.says("/metrics", 200, &sent(1)).await;
+    // The second look before the deletion is over.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    enqueue(&broker, &[of_other("later")]).await;
+    admin.says("/metrics", 200, &sent(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_fails_stops_nothing_and_is_told_once() {
     let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
     let mut worker = curious(&sandbox, &broker).start();

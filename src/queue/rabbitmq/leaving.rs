@@ -54,10 +54,16 @@ impl Leaving {
         let since = |number: &NumberId| before.get(number).copied().unwrap_or(now);
         self.since = ours.map(|number| (number.clone(), since(number))).collect();
         self.stages.retain(|number, _| self.since.contains_key(number));
-        let returned = |number: &NumberId| !vanished.contains(number);
-        let bind: Vec<NumberId> =
-            self.stages.keys().filter(|number| returned(number)).cloned().collect();
-        self.stages.retain(|number, _| !returned(number));
+        // Where it is being looked at or deleted, an unbinding on its way would undo this: what came of
+        // that is waited for.
+        let mut bind = Vec::new();
+        self.stages.retain(|number, stage| {
+            let stays = vanished.contains(number) || !matches!(stage, Stage::Draining(_));
+            if !stays {
+                bind.push(number.clone());
+            }
+            stays
+        });
         let mut begun = Vec::new();
         for (number, since) in &self.since {
             let goes = vanished.contains(number) && now.duration_since(*since) >= after;
@@ -177,11 +183,18 @@ mod tests {
         story.step(0, true, true);
         story.step(60, true, true);
         let bind = Steps { bind: vec![number.clone()], ..Steps::default() };
+        assert_eq!(story.step(61, true, false), Steps::default(), "it is being looked at");
+        assert!(!story.leaving.looked(&number, None, story.at(61)));
         assert_eq!(story.step(61, true, false), bind);
         assert!(!story.leaving.looked(&number, Some(0), story.at(61)), "it is back");
         assert_eq!(story.step(62, true, true), story.begin_to_look());
         assert_eq!(story.step(63, false, true), Steps::default());
         assert!(!story.leaving.looked(&number, Some(0), story.at(63)), "not ours");
         assert_eq!(story.step(64, true, true), Steps::default(), "ours from now");
+        story.step(124, true, true);
+        assert!(story.leaving.looked(&number, Some(0), story.at(124)));
+        assert_eq!(story.step(125, true, false), Steps::default(), "it is being deleted");
+        story.leaving.kept(&number, story.at(126));
+        assert_eq!(story.step(126, true, false), bind);
     }
 }

@@ -42,6 +42,9 @@ impl Epoch {
     /// So many jobs wait in the lane. Where none does, it is closed, and deleted once all that was in
     /// hand of it is settled: a deleted queue would forget what a worker that dies has in hand.
     pub(super) fn looked(&mut self, inbox: &Inbox, number: NumberId, jobs: Option<u32>) {
+        // It may have returned while the broker was asked: then it stays.
+        let is_gone = inbox.directory.vanished(&self.recorded.borrow()).contains(&number);
+        let jobs = jobs.filter(|_| is_gone);
         if !self.leaving.looked(&number, jobs, clock::monotonic()) {
             return;
         }
