@@ -24,8 +24,9 @@ const MEMORY_AT_MOST: u64 = 128 << 20;
 /// How long is measured.
 const WINDOW: Duration = Duration::from_secs(20);
 
-/// After a start or after the first jobs: what happens once is over.
-const SETTLED: Duration = Duration::from_secs(5);
+/// After a start or after the first jobs: what happens once is over, the first counting of what waits in
+/// each lane (10 s) included.
+const SETTLED: Duration = Duration::from_secs(12);
 
 /// A worker takes hold of a thousand lanes within this.
 const HELD_WITHIN: Duration = Duration::from_secs(60);

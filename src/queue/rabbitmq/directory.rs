@@ -134,6 +134,15 @@ impl Directory {
         vanishing.vanished(lanes, &plugin.listing.borrow(), self.retire_after)
     }
 
+    /// Comes when the plugin has this number; never where it is not asked.
+    pub(super) async fn returned(&self, number: &NumberId) {
+        let Accept::Plugin(plugin) = &self.accept else { return std::future::pending().await };
+        let mut listing = plugin.listing.clone();
+        if listing.wait_for(|listing| listing.get(number).is_some()).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// For so long a number must be missing before its lane goes.
     pub(super) fn retire_after(&self) -> Duration {
         self.retire_after

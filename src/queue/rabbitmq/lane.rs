@@ -125,9 +125,9 @@ impl LaneTask {
             let reason = match self.subscribe().await {
                 Ok((mut subscription, hold)) => {
                     let began = clock::monotonic();
-                    self.traffic.consumed(true);
+                    self.traffic.consumed(&hold, self.prefetch);
                     let lost = self.serve(&mut subscription, &hold).await;
-                    self.traffic.consumed(false);
+                    self.traffic.left();
                     if began.elapsed() >= LONGEST_PAUSE {
                         pauses.reset();
                     }
@@ -230,10 +230,7 @@ impl LaneTask {
         let message = Message { original, travel, lane };
         let (acker, desk) = (delivery.acker.clone(), self.desk.clone());
         let receipt = RabbitReceipt::new(acker, Arc::clone(hold), message, desk);
-        // Its deliveries hold it, and so does who consumes.
-        if Arc::strong_count(hold) > usize::from(self.prefetch) {
-            self.traffic.full();
-        }
+        self.traffic.delivered();
         // Nobody takes jobs any more: dropped, it goes back.
         let Ok(place) = self.out.reserve().await else { return };
         let lane = Some(self.number.clone());
@@ -283,10 +280,12 @@ impl LaneTask {
             }
         }
         hold.let_go(true);
-        // No more jobs come from this lane, and nobody waits for it.
+        // No more jobs come from this lane. Who waits for all that is in hand waits for `state` to end.
         let LaneTask { out, orders, state, .. } = self;
-        drop((out, state));
+        drop(out);
+        state.send_replace(LaneState::Down);
         settle(&orders, &mut subscription, hold).await;
+        drop(state);
         let _gone = subscription.channel.close(CLOSED_NORMALLY, "done".into()).await;
     }
 }

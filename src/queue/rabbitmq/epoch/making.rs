@@ -5,6 +5,7 @@ use super::super::control::{Control, append};
 use super::super::declare::{DeclareError, declare};
 use super::super::inbox::{End, Inbox, LaneRequest, NoLane};
 use super::super::record::Entry;
+use super::super::retire;
 use super::super::topology::Topology;
 use super::{Asked, Epoch, Step};
 use crate::clock;
@@ -79,17 +80,26 @@ impl Epoch {
         if std::mem::replace(&mut asked.declaring, true) {
             return;
         }
-        if let Some(open) = self.opened.when_open(number) {
-            let number = number.clone();
-            let gone = || DeclareError::Interrupted("the lane went elsewhere".into());
-            self.tasks.spawn(async move {
-                let open = open.await;
-                Step::Stands(number, open.ok_or_else(gone))
-            });
-            return;
-        }
+        let open = self.opened.when_open(number);
         let create = inbox.settings.declare && self.assigned.borrow().contains_key(number);
-        self.declare(inbox, number, create);
+        let topology = Topology::lane(&inbox.desk.names, &inbox.settings, number);
+        let (connection, number) = (Arc::clone(&self.connection), number.clone());
+        let binds = inbox.settings.declare;
+        let stands = async move {
+            match open {
+                None => declare(&connection, &topology, create).await?,
+                Some(open) => open
+                    .await
+                    .ok_or_else(|| DeclareError::Interrupted("the lane went elsewhere".into()))?,
+            }
+            // A job of it came without a way to it: it may be bound to nothing.
+            if binds {
+                let bound = retire::bind(&connection, &topology).await;
+                bound.map_err(|error| DeclareError::Interrupted(error.to_string()))?;
+            }
+            Ok(())
+        };
+        self.tasks.spawn(async move { Step::Stands(number, stands.await) });
     }
 
     pub(super) fn declare(&mut self, inbox: &Inbox, number: &NumberId, create: bool) {

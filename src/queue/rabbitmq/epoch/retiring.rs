@@ -51,9 +51,12 @@ impl Epoch {
         self.opened.leave(&number);
         let settled = self.opened.settled(&number);
         let (connection, lane) = (Arc::clone(&self.connection), lane(inbox, &number));
-        let desk = inbox.desk.clone();
+        let (desk, directory) = (inbox.desk.clone(), Arc::clone(&inbox.directory));
         self.tasks.spawn(async move {
-            settled.await;
+            tokio::select! {
+                () = settled => {}
+                () = directory.returned(&number) => return Step::Kept(number),
+            }
             if !retire::delete_if_empty(&connection, &lane).await.unwrap_or(false) {
                 return Step::Kept(number);
             }

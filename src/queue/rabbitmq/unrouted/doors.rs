@@ -12,6 +12,9 @@ const MOST: usize = 4_096;
 /// A lane that did not open is asked for again after this.
 const SHUT: Duration = Duration::from_secs(5);
 
+/// And one that is open too, so that a lane which lost its binding is bound again while its jobs come.
+const OPEN: Duration = Duration::from_secs(1);
+
 /// What is known of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Door {
@@ -23,15 +26,17 @@ pub(super) enum Door {
 
 /// What is remembered of the lanes.
 #[derive(Debug, Default)]
-pub(super) struct Doors(HashMap<NumberId, Option<Instant>>);
+pub(super) struct Doors(HashMap<NumberId, (Door, Instant)>);
 
 impl Doors {
     /// None: ask.
     pub(super) fn look(&self, number: &NumberId, now: Instant) -> Option<Door> {
-        match self.0.get(number)? {
-            None => Some(Door::Open),
-            Some(at) => (now < *at + SHUT).then_some(Door::Shut),
-        }
+        let (door, at) = self.0.get(number)?;
+        let lasts = match door {
+            Door::Open => OPEN,
+            Door::Shut => SHUT,
+        };
+        (now < *at + lasts).then_some(*door)
     }
 
     /// What came of asking.
@@ -39,7 +44,7 @@ impl Doors {
         if self.0.len() >= MOST {
             self.0.clear();
         }
-        self.0.insert(number.clone(), (door == Door::Shut).then_some(now));
+        self.0.insert(number.clone(), (door, now));
     }
 }
 
@@ -49,7 +54,7 @@ mod tests {
     use crate::clock;
 
     #[test]
-    fn a_lane_that_did_not_open_is_asked_for_again_after_a_while() {
+    fn a_lane_is_asked_for_again_after_a_while() {
         let (mut doors, now) = (Doors::default(), clock::monotonic());
         let number = NumberId::parse("1").unwrap();
         assert_eq!(doors.look(&number, now), None);
@@ -57,7 +62,8 @@ mod tests {
         assert_eq!(doors.look(&number, now), Some(Door::Shut));
         assert_eq!(doors.look(&number, now + SHUT), None);
         doors.note(&number, Door::Open, now);
-        assert_eq!(doors.look(&number, now + SHUT), Some(Door::Open));
+        assert_eq!(doors.look(&number, now), Some(Door::Open));
+        assert_eq!(doors.look(&number, now + OPEN), None);
     }
 
     #[test]
