@@ -117,7 +117,7 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
         refresher.ask_now();
     };
     services.tasks.spawn(reloading.run(reread.hangups, also, services.stop.clone()));
-    let mut hall = JoinSet::from_iter([worker.run(incoming)]);
+    let mut hall = JoinSet::from_iter([worker.hearing(queue.heard()).run(incoming)]);
     tracing::info!(prefix = settings.rabbitmq.prefix, "started");
 
     let broken = worked(queue.state(), &mut hall, &drain).await;

@@ -157,6 +157,14 @@ impl Brake {
         }
     }
 
+    /// What came to be known of the account beside any request.
+    pub fn heard(&mut self, sign: Sign, now: Instant) -> Option<Change> {
+        match self.state {
+            State::Off { .. } => self.ended_while_off(sign, now),
+            State::On { .. } => self.ended_late(sign, now),
+        }
+    }
+
     /// The reason for a hold is gone (a new API key): a probe may go at once, and what is under way
     /// by now tells nothing any more.
     pub fn begin_anew(&mut self, now: Instant) {

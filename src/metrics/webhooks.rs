@@ -2,7 +2,7 @@
 
 use super::label;
 use crate::wire::{DeliveryStatus, NumberId};
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 use std::time::Duration;
 
 /// Seconds. Meta asks for a median below 0.25; what is not confirmed within 0.2 is refused.
@@ -91,6 +91,7 @@ pub struct Webhooks {
     seconds: Histogram,
     statuses: IntCounterVec,
     passed_over: IntCounterVec,
+    settled_doubts: IntCounter,
 }
 
 impl Webhooks {
@@ -112,16 +113,22 @@ impl Webhooks {
             "What stood in webhooks and was not published: other events, unknown-status, strange \
              shapes, and what was told before: repeat, step-back.",
         );
+        let settled_doubts = opts(
+            "doubts_settled_by_status_total",
+            "Jobs in doubt that were known to be sent by a status of their message, without a look.",
+        );
         let all = Webhooks {
             requests: IntCounterVec::new(requests, &["outcome"])?,
             seconds: Histogram::with_opts(seconds.namespace(namespace).buckets(BUCKETS.to_vec()))?,
             statuses: IntCounterVec::new(statuses, &["number", "status"])?,
             passed_over: IntCounterVec::new(passed_over, &["why"])?,
+            settled_doubts: IntCounter::with_opts(settled_doubts)?,
         };
         for counters in [&all.requests, &all.statuses, &all.passed_over] {
             registry.register(Box::new(counters.clone()))?;
         }
         registry.register(Box::new(all.seconds.clone()))?;
+        registry.register(Box::new(all.settled_doubts.clone()))?;
         Ok(all)
     }
 
@@ -136,6 +143,11 @@ impl Webhooks {
     /// A status was published. `lane` is its number, where that has a lane: others are not bounded.
     pub fn published(&self, lane: Option<&NumberId>, status: DeliveryStatus) {
         self.statuses.with_label_values(&[label(lane), status.name()]).inc();
+    }
+
+    /// A job in doubt was known to be sent by a status.
+    pub fn settled_doubt(&self) {
+        self.settled_doubts.inc();
     }
 
     /// So many things in a body were told to nobody.

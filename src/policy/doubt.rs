@@ -152,9 +152,7 @@ pub fn judge(
     let given_up = now >= give_up;
     match sighting {
         Sighting::Found { whatsapp_message_id } => {
-            // Whoever made the attempt: there was one.
-            let history = History { attempts: history.attempts.max(1), ..history.clone() };
-            settle(accepted(job, &history, Some(whatsapp_message_id), now))
+            settle(found(job, history, whatsapp_message_id, now))
         }
         Sighting::Nothing { lag: Some(lag) } => {
             let last = last_look(doubt, policy, lag);
@@ -175,6 +173,18 @@ pub fn judge(
             case.look_again(give_up)
         }
     }
+}
+
+/// What follows where the job's message was found, in its chat or in a status.
+pub fn found(
+    job: &SendJob,
+    history: &History,
+    whatsapp_message_id: String,
+    now: Timestamp,
+) -> Settlement {
+    // Whoever made the attempt: there was one.
+    let history = History { attempts: history.attempts.max(1), ..history.clone() };
+    accepted(job, &history, Some(whatsapp_message_id), now)
 }
 
 /// What a chat shows. `free` are the messages like the job's that no other job claims, `others` the

@@ -17,7 +17,7 @@ pub use conclude::{
     unreadable,
 };
 pub use doubt::{
-    Doubt, DoubtPolicy, Match, Sighting, Strength, Verdict, in_doubt, judge, look_crowded,
+    Doubt, DoubtPolicy, Match, Sighting, Strength, Verdict, found, in_doubt, judge, look_crowded,
     look_due, read_chat, sent_after,
 };
 pub use drop::{DROPPED, DropRule, MetadataFilter, dropped, drops};

@@ -1,6 +1,7 @@
 //! Where jobs come from and how they are settled: RabbitMQ, or a file. Decides nothing about a job.
 
 pub mod file;
+mod heard;
 mod holds;
 mod listing;
 mod operators;
@@ -8,6 +9,7 @@ pub mod rabbitmq;
 mod served;
 mod tenure;
 
+pub use heard::{Heard, Listening};
 pub use holds::{Holds, HoldsChanged};
 pub use listing::{Answer, Listed, Listing, PluginNumbers, Refresher};
 pub use operators::{OperatorPause, Operators, Orders};
@@ -27,6 +29,8 @@ pub struct Notices {
     pub operators: Operators,
     /// The queue's word: numbers whose lanes are this worker's.
     pub served: Served,
+    /// The worker's word: numbers of which it wants to hear every status.
+    pub listening: Listening,
 }
 
 /// One delivery of a job, in hand until its receipt is settled.

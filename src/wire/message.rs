@@ -136,11 +136,16 @@ impl Message {
         self.recipient.as_ref()
     }
 
+    /// Whether its request carries the job's id, which its statuses give back then.
+    pub fn carries_id(&self) -> bool {
+        !self.has_opaque && self.kind != Kind::Receipt
+    }
+
     /// The HTTP body: the producer's bytes, with the job's id as `biz_opaque_callback_data` where it
     /// set none. A receipt goes out untouched.
     pub fn to_request(&self, id: &JobId) -> Bytes {
         let bytes = self.raw.bytes();
-        if self.has_opaque || self.kind == Kind::Receipt {
+        if !self.carries_id() {
             return bytes.clone();
         }
         let after_brace = 1 + bytes.iter().take_while(|byte| **byte != b'{').count();

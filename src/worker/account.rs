@@ -125,13 +125,22 @@ impl Account {
         }
     }
 
-    fn ended(&self, pass: limiter::Pass, sent: Instant, answer: Option<&Answer>) {
+    /// A message failed after it had been accepted, for a reason that is the account's.
+    pub(super) fn heard(&self, failure: Failure, at: Instant) {
+        self.ended(None, at, Some(&Answer::Failed(failure)));
+    }
+
+    /// `pass` of the request, where one was made.
+    fn ended(&self, pass: Option<limiter::Pass>, sent: Instant, answer: Option<&Answer>) {
         let now = clock::monotonic();
         let sign = answer.map_or(Sign::Nothing, Sign::of);
         let (change, was_on) = {
             let mut brake = lock(&self.brake);
             let was_on = brake.is_on();
-            let change = brake.ended(pass, sign, now);
+            let change = match pass {
+                Some(pass) => brake.ended(pass, sign, now),
+                None => brake.heard(sign, now),
+            };
             if change.is_some() {
                 self.metrics.brake(brake.is_on());
             }
@@ -198,7 +207,7 @@ impl Pass {
     /// What came of the request.
     pub(super) fn ended(mut self, answer: &Answer) {
         if let Some(pass) = self.pass.take() {
-            self.account.ended(pass, self.sent, Some(answer));
+            self.account.ended(Some(pass), self.sent, Some(answer));
         }
     }
 }
@@ -206,7 +215,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(pass) = self.pass.take() {
-            self.account.ended(pass, self.sent, None);
+            self.account.ended(Some(pass), self.sent, None);
         }
     }
 }
@@ -214,8 +223,10 @@ impl Drop for Pass {
 /// An answer's own words can quote a message; the words of a failed connection cannot.
 fn reason(answer: Option<&Answer>) -> String {
     match answer {
-        Some(Answer::Failed(failure)) if failure.http_status.is_none() => failure.message.clone(),
-        Some(Answer::Failed(failure)) => failure.short(),
+        Some(Answer::Failed(failure)) => match (failure.code, failure.http_status) {
+            (None, None) => failure.message.clone(),
+            (Some(_), _) | (_, Some(_)) => failure.short(),
+        },
         Some(Answer::Accepted { .. }) | None => String::new(),
     }
 }

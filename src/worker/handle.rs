@@ -2,7 +2,6 @@
 //! the service, and decides nothing itself: the decisions are `policy`'s.
 
 use super::lanes::{Lane, Turn, sleep_until};
-use super::looking::Crowded;
 use super::order::Place;
 use super::templates::Use;
 use super::waiting::Rank;
@@ -12,11 +11,11 @@ use crate::crash::{self, Stage};
 use crate::ledger::{Delivery, Mark};
 use crate::metrics::WaitGate;
 use crate::policy::{
-    self, Answer, Doubt, Failure, History, Outcome, Settlement, Sighting, Standing, Timing,
-    Verdict, Why,
+    self, Answer, Doubt, Failure, History, Outcome, Settlement, Standing, Timing, Why,
 };
 use crate::queue::{Incoming, Receipt, Tenure};
 use crate::wire::{Class, Kind, Priority, Scope, SendJob};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -24,12 +23,12 @@ use tokio::time::Instant;
 /// minutes (`consumer_timeout`); by then it waits in a wait queue.
 const MAX_IN_HAND: Duration = Duration::from_secs(600);
 
-/// A job in doubt came by its number's urgent queue: it sleeps no longer than this there before its
-/// look is due.
-const LOOK_SLEEPS: Duration = Duration::from_secs(1);
+/// A call that takes longer than most may end in doubt: from then on statuses of its message are listened
+/// for, of which the first may come long before the call is given up.
+const SLOW_CALL: Duration = Duration::from_secs(1);
 
 /// How long a job waits for another one's doubt, before it asks again.
-const IDENTICAL_WAITS: Duration = Duration::from_secs(5);
+pub(super) const IDENTICAL_WAITS: Duration = Duration::from_secs(5);
 
 /// A ledger that cannot be read is asked again after this.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
@@ -45,7 +44,7 @@ struct Ready {
 }
 
 /// Why no request was made.
-enum Stopped {
+pub(super) enum Stopped {
     /// The job has its settlement.
     Settled(Box<Settlement>),
     /// The queue has given the job to somebody else: nothing may be done with it here.
@@ -53,7 +52,7 @@ enum Stopped {
 }
 
 impl Stopped {
-    fn settled(settlement: Settlement) -> Stopped {
+    pub(super) fn settled(settlement: Settlement) -> Stopped {
         Stopped::Settled(Box::new(settlement))
     }
 }
@@ -106,7 +105,14 @@ impl Hall {
 
         crash::point(Stage::AfterBegin);
         // Send.
-        let answer = self.send(job, turn, template).await;
+        let mut sending = pin!(self.send(job, turn, template));
+        let answer = match tokio::time::timeout(SLOW_CALL, &mut sending).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                lock(&self.awaited).listen(job, clock::monotonic());
+                sending.await
+            }
+        };
 
         crash::point(Stage::Answered);
         // Conclude.
@@ -131,7 +137,7 @@ impl Hall {
                 job,
                 match wait.history.doubt {
                     None => delivery.answered(&wait.history, now).await,
-                    Some(doubt) => delivery.doubt(job, doubt.strength).await,
+                    Some(doubt) => self.doubt(job, delivery, doubt).await,
                 },
             );
         }
@@ -246,70 +252,6 @@ impl Hall {
         }
     }
 
-    /// Looks for the job's message when that is due. Returns its past when it is to be sent.
-    async fn resolve<R: Receipt>(
-        &self,
-        job: &SendJob,
-        incoming: &Incoming<R>,
-        delivery: &Delivery,
-        doubt: Doubt,
-        history: History,
-    ) -> Result<History, Stopped> {
-        self.noted(job, delivery.doubt(job, doubt.strength).await);
-        let due = policy::look_due(&history, &doubt, &self.live.borrow().doubt);
-        let later = || Stopped::settled(policy::in_doubt(&history, doubt, due));
-        let rest = policy::rest(due, clock::wall());
-        if rest > LOOK_SLEEPS {
-            return Err(later());
-        }
-        if delivery.is_behind_in_doubt(job) {
-            let due = clock::wall() + IDENTICAL_WAITS;
-            let looked = Doubt { looks: doubt.looks.max(1), ..doubt };
-            return Err(Stopped::settled(policy::in_doubt(&history, looked, due)));
-        }
-        let turn = async {
-            tokio::time::sleep(rest).await;
-            self.looking.turn().await
-        };
-        let turn = incoming.tenure.unless_over(turn).await.ok_or_else(later)?;
-        let look = async {
-            turn?;
-            // Not for as long as it waits: a kill that meets a waiting job tells nothing of it.
-            let mark = self.suspect(job, incoming, "look").await;
-            let after = policy::sent_after(&history, &doubt);
-            let others = delivery.identical_in_doubt(job);
-            let is_claimed = |id: &str| delivery.is_claimed(id);
-            match mark {
-                Ok(_mark) => {
-                    // What it shows is true of the moment in which it was asked.
-                    let asked = clock::wall();
-                    Ok(Ok((self.looking.look(job, after, others, is_claimed).await, asked)))
-                }
-                Err(settlement) => Ok(Err(Stopped::Settled(settlement))),
-            }
-        };
-        let looked = incoming.tenure.unless_over(look).await.ok_or_else(later)?;
-        let again = || {
-            let (now, chance) = (clock::wall(), fastrand::f64());
-            Stopped::settled(policy::look_crowded(&history, doubt, now, chance))
-        };
-        let (sighting, now) = looked.map_err(|Crowded| again())??;
-        if let Sighting::Found { whatsapp_message_id } = &sighting
-            && !delivery.claim(whatsapp_message_id)
-        {
-            return Err(again());
-        }
-        let policy = self.live.borrow().doubt;
-        match policy::judge(job, &history, &doubt, sighting, &policy, now) {
-            Verdict::Settle(settlement) => Err(Stopped::Settled(settlement)),
-            Verdict::Resend(history) => {
-                // Unrecorded, it would be looked for again: no harm.
-                self.noted(job, delivery.answered(&history, now).await);
-                Ok(*history)
-            }
-        }
-    }
-
     async fn wait_until_due<R: Receipt>(
         &self,
         job: &SendJob,
@@ -388,7 +330,7 @@ impl Hall {
 
     /// Marks a job that may be what ends the worker, for as long as it is touched here. One that has
     /// done so too often gets its outcome.
-    async fn suspect<R: Receipt>(
+    pub(super) async fn suspect<R: Receipt>(
         &self,
         job: &SendJob,
         incoming: &Incoming<R>,

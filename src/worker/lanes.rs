@@ -10,7 +10,7 @@ use super::waiting::{Rank, Waiting};
 use crate::clock;
 use crate::limiter::{Probe, Rate, Source, Wait};
 use crate::metrics::{Metrics, PauseReason};
-use crate::policy::Answer;
+use crate::policy::{Answer, Failure};
 use crate::queue::{Holds, Tenure};
 use crate::wire::NumberId;
 use jiff::Timestamp;
@@ -140,6 +140,11 @@ impl Lane {
     pub(super) fn close(&self) {
         self.is_closed.store(true, Relaxed);
         self.arrived.notify_one();
+    }
+
+    /// A message failed after it had been accepted, for a reason that is the number's.
+    pub(super) fn heard(&self, failure: Failure, at: Instant) {
+        self.ended(None, Some(&Answer::Failed(failure)), at);
     }
 
     /// Whether an answer asked to leave the number alone.

@@ -5,6 +5,7 @@
 //! one task a lane; nothing is sent after the drain began that had not begun before.
 
 mod account;
+mod awaited;
 mod handle;
 mod lanes;
 mod limits;
@@ -12,6 +13,8 @@ mod live;
 mod looking;
 mod order;
 mod plugin;
+mod resolve;
+mod statuses;
 mod templates;
 mod views;
 mod waiting;
@@ -27,9 +30,10 @@ use crate::ledger::{Delivery, Ledger, LedgerError};
 use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
 use crate::metrics::Metrics;
 use crate::policy::{self, DoubtPolicy, Failure, Outcome, RetryPolicy, Settlement};
-use crate::queue::{Incoming, Notices, Receipt, SettleError};
+use crate::queue::{Heard, Incoming, Notices, Receipt, SettleError};
 use crate::wire::{Class, NumberId, Recipient, ResultEvent, SendJob};
 use account::Account;
+use awaited::Awaited;
 use futures_util::FutureExt;
 use lanes::{Lane, Shared};
 use live::Live;
@@ -47,6 +51,9 @@ use tokio_util::task::TaskTracker;
 /// Recipients remembered at once. One is forgotten when its bucket is full again: after 6 s for a
 /// single message, so this is enough for 30,000 different recipients a second.
 const MAX_RECIPIENTS: usize = 200_000;
+
+/// What went elsewhere is forgotten, and what nobody waits for is no longer listened to, after this.
+const LOOK_OVER: Duration = Duration::from_secs(10);
 
 /// What the hall needs to know.
 #[derive(Debug)]
@@ -82,6 +89,7 @@ struct Hall {
     /// Replaced as a whole while jobs are under way.
     live: watch::Sender<Live>,
     looking: Arc<Looking>,
+    awaited: Mutex<Awaited>,
     templates: Templates,
     notices: Notices,
     drain: CancellationToken,
@@ -94,6 +102,8 @@ pub struct Worker {
     max_lanes: usize,
     max_calls_a_lane: usize,
     lanes: LaneViews,
+    /// Statuses that webhooks brought, where there are any.
+    heard: mpsc::Receiver<Heard>,
     /// The tasks beside the jobs (handing out turns, probing, hearing of new API keys); they end with
     /// the worker.
     pacers: JoinSet<()>,
@@ -147,6 +157,7 @@ impl Worker {
             shared,
             live: watch::Sender::new(live),
             looking: Arc::new(looking),
+            awaited: Mutex::new(Awaited::new(notices.listening.clone())),
             templates: Templates::default(),
             notices,
             drain,
@@ -156,11 +167,17 @@ impl Worker {
             max_lanes: settings.max_lanes,
             max_calls_a_lane: (settings.max_in_flight / 2).max(1),
             lanes,
+            heard: mpsc::channel(1).1,
             pacers: JoinSet::new(),
             queue_may_send: may_send,
             may_send: may_send_now,
             jobs: TaskTracker::new(),
         }
+    }
+
+    /// Heeds these statuses.
+    pub fn hearing(self, heard: mpsc::Receiver<Heard>) -> Worker {
+        Worker { heard, ..self }
     }
 
     /// What it believes of each number, as it goes on.
@@ -183,8 +200,16 @@ impl Worker {
         self.pacers.spawn(Arc::clone(&account).heed_tokens(self.hall.chakra.new_tokens()));
         self.pacers.spawn(account.share_with(self.hall.notices.served.workers()));
         self.pacers.spawn(self.lanes.clone().keep_shown());
-        while let Some(incoming) = queue.recv().await {
-            self.admit(incoming);
+        let mut look_over = tokio::time::interval(LOOK_OVER);
+        loop {
+            tokio::select! {
+                incoming = queue.recv() => match incoming {
+                    Some(incoming) => self.admit(incoming),
+                    None => break,
+                },
+                Some(heard) = self.heard.recv() => self.heed(&heard),
+                _ = look_over.tick() => lock(&self.hall.awaited).look_over(clock::monotonic()),
+            }
         }
         self.jobs.close();
         self.jobs.wait().await;
@@ -268,6 +293,11 @@ impl Hall {
             return incoming.let_go();
         };
         let outcome = Outcome::of(&settlement);
+        if let Ok(job) = &incoming.job
+            && !is_doubt(&settlement)
+        {
+            lock(&self.awaited).forget(job);
+        }
         if let (Some(delivery), Ok(job)) = (delivery, &incoming.job) {
             if let Some(outcome) = &outcome {
                 self.noted(job, delivery.finish(outcome, clock::wall()).await);
@@ -351,6 +381,11 @@ async fn both(
             return;
         }
     }
+}
+
+/// Whether the job goes on, and may have been sent.
+fn is_doubt(settlement: &Settlement) -> bool {
+    matches!(settlement, Settlement::Reschedule(wait) if wait.history.doubt.is_some())
 }
 
 /// A defect of ours struck in the middle of a job: what it did until then is not known.

@@ -38,6 +38,7 @@ mod rabbitmq;
 mod rabbitmq_outages;
 mod sandbox;
 mod sandbox_webhooks;
+mod statuses;
 mod support;
 mod through_rabbitmq;
 mod tidy;

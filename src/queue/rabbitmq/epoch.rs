@@ -10,6 +10,7 @@ use super::connection::Pauses;
 use super::control::Control;
 use super::declare::{DeclareError, declare};
 use super::depth::{Shared, watch_queues};
+use super::ear::Ear;
 use super::inbox::{End, Inbox, InboxState, LaneRequest, NoLane};
 use super::leaving::Leaving;
 use super::members::WorkerId;
@@ -317,7 +318,7 @@ impl Epoch {
         });
     }
 
-    /// What is served beside the lanes: jobs without one, and the counting of what waits. Returns what
+    /// What is served beside the lanes: jobs without one, the counting of what waits, statuses. Returns what
     /// is asked for.
     fn serve_beside(&mut self, inbox: &Inbox) -> mpsc::Receiver<LaneRequest> {
         let (requests, asking) = mpsc::channel(REQUESTS);
@@ -345,7 +346,18 @@ impl Epoch {
             let ended = stop.run_until_cancelled(watching).await;
             Step::Ended(ended.map_or(End::Stopped, End::Lost))
         });
+        self.listen(inbox);
         asking
+    }
+
+    fn listen(&mut self, inbox: &Inbox) {
+        let names = Arc::clone(&inbox.desk.names);
+        let ear = Ear { names, numbers: inbox.listening.watch(), out: inbox.heard.clone() };
+        let (connection, stop) = (Arc::clone(&self.connection), inbox.stop.clone());
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(ear.run(connection)).await;
+            Step::Ended(End::Stopped)
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use super::presence::ReportOf;
 use super::receipt::{Desk, RabbitReceipt};
 use super::tenures::Tenures;
 use super::topology::{Topology, TopologySettings};
-use crate::queue::{Holds, Incoming, Served};
+use crate::queue::{Heard, Holds, Incoming, Listening, Served};
 use crate::wire::NumberId;
 use futures_util::StreamExt;
 use lapin::{Connection, Event};
@@ -61,6 +61,8 @@ pub(super) struct Inbox {
     pub(super) tenures: Tenures,
     pub(super) holds: Holds,
     pub(super) served: Served,
+    pub(super) listening: Listening,
+    pub(super) heard: mpsc::Sender<Heard>,
     pub(super) board: Board,
     pub(super) desk: Desk,
     /// Taken when no more jobs are to come.

@@ -19,6 +19,7 @@ mod decode;
 mod definitions;
 mod depth;
 mod directory;
+mod ear;
 mod epoch;
 mod fence;
 mod follower;
@@ -70,7 +71,7 @@ pub use suspect::{Marked, Touch};
 pub use topology::{Names, Topology, TopologySettings};
 
 use crate::metrics::Metrics;
-use crate::queue::{Incoming, Notices};
+use crate::queue::{Heard, Incoming, Notices};
 use crate::wire::NumberId;
 use board::Board;
 use connection::Connector;
@@ -90,6 +91,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Jobs on their way from the lanes to the worker. What is in hand is bounded by the prefetches.
 const INCOMING: usize = 64;
+
+/// Statuses on their way to the worker, which takes each in microseconds.
+const HEARD: usize = 64;
 
 /// AMQP's names have at most 255 bytes, ours included.
 const MAX_PREFIX_BYTES: usize = 100;
@@ -159,6 +163,8 @@ pub struct RabbitQueue {
     state: watch::Receiver<BrokerState>,
     may_send: watch::Receiver<bool>,
     notices: Notices,
+    /// Taken once.
+    heard: Option<mpsc::Receiver<Heard>>,
     lanes: watch::Receiver<BTreeSet<NumberId>>,
     names: Arc<Names>,
     /// What a publisher is made of.
@@ -191,7 +197,7 @@ impl RabbitQueue {
             fence: fence.clone(),
         };
         let (publisher, publish) = Publisher::new(publishing.clone(), abort.clone());
-        let (out, incoming) = mpsc::channel(INCOMING);
+        let ((out, incoming), (hears, heard)) = (mpsc::channel(INCOMING), mpsc::channel(HEARD));
         let (inbox_state, inbox_watched) =
             watch::channel(InboxState::Connecting(publisher::NOT_YET.into()));
         let board = Board::new(notices.operators.clone(), Arc::clone(&metrics));
@@ -208,6 +214,8 @@ impl RabbitQueue {
             tenures: Tenures::default(),
             holds: notices.holds.clone(),
             served: notices.served.clone(),
+            listening: notices.listening.clone(),
+            heard: hears,
             board,
             settings: settings.topology,
             desk: Desk {
@@ -234,6 +242,7 @@ impl RabbitQueue {
             state,
             may_send,
             notices,
+            heard: Some(heard),
             lanes,
             names,
             publishing,
@@ -262,6 +271,12 @@ impl RabbitQueue {
     /// The publishing side, for what else is to be published.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
+    }
+
+    /// The statuses that webhooks bring, to whichever worker: what failed, and all of the numbers that the
+    /// worker listens to. For one caller; a second one hears nothing.
+    pub fn heard(&mut self) -> mpsc::Receiver<Heard> {
+        self.heard.take().unwrap_or_else(|| mpsc::channel(1).1)
     }
 
     /// The numbers that have a lane, with whatever worker, as they change. None before the record was read.

@@ -162,6 +162,11 @@ impl Names {
         format!("{}.results", self.prefix)
     }
 
+    /// A queue by which one worker hears statuses. It goes with its connection.
+    pub fn statuses_queue(&self, reader: u128) -> String {
+        format!("{}.statuses.{reader:032x}", self.prefix)
+    }
+
     /// The queue of originals that a person may want to repair.
     pub fn dead_letters(&self) -> String {
         format!("{}.dead-letters", self.prefix)

@@ -1,0 +1,189 @@
+//! What workers make of statuses: real processes, a real RabbitMQ, and the sandbox's webhooks, which all
+//! come to one of the workers.
+
+use crate::support::broker::Broker;
+use crate::support::process::{AdminPage, Process, Program, faults, sandbox, write};
+use crate::support::webhook::{Hook, SECRET, events};
+use crate::support::world::{NUMBER, OTHER, text};
+use chakra_sender::sandbox::{Failure, Latency, Sandbox, Webhook};
+use serde_json::Value;
+use std::time::Duration;
+
+/// A worker, and its admin listener.
+struct Worker {
+    _process: Process,
+    admin: AdminPage,
+}
+
+/// Workers that share two numbers. The first one hears webhooks.
+struct Story {
+    sandbox: Sandbox,
+    broker: Broker,
+    url: String,
+    workers: Vec<Worker>,
+}
+
+impl Story {
+    /// With so many workers, and webhooks like these.
+    async fn begin(workers: usize, webhook: Webhook) -> Story {
+        let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
+        let mut story = Story { sandbox, broker, url: String::new(), workers: Vec::new() };
+        let program = |story: &Story| {
+            let program = Program::worker(&story.sandbox, &story.broker);
+            let program = program.set("chakra.timeout", "3s").set("chakra.connect_timeout", "1s");
+            program.set("webhook.listen", "127.0.0.1:0").set("webhook.secret", SECRET)
+        };
+        story.url = story.join(program(&story)).await.url();
+        story.tell(webhook);
+        for _ in 1..workers {
+            story.join(program(&story)).await;
+        }
+        for worker in &story.workers {
+            let share = format!("chakra_sender_lanes_owned {}", 2 / workers);
+            worker.admin.says("/metrics", 200, &share).await;
+        }
+        story
+    }
+
+    /// From now on webhooks are like these.
+    fn tell(&self, webhook: Webhook) {
+        let url = Some(self.url.clone());
+        self.sandbox.set_webhook(Webhook { url, ..webhook }).unwrap();
+    }
+
+    async fn join(&mut self, program: Program) -> Hook {
+        let mut process = program.start();
+        let admin = process.admin().await;
+        admin.ready().await;
+        let hook = Hook::of(&mut process).await;
+        self.workers.push(Worker { _process: process, admin });
+        hook
+    }
+
+    /// Sends a job by each of these numbers.
+    async fn send(&self, numbers: &[&str]) {
+        let job = |number: &&str| text(&format!("job-{number}"), "x").replace(NUMBER, number);
+        self.enqueue(&numbers.iter().map(job).collect::<Vec<_>>()).await;
+    }
+
+    async fn enqueue(&self, jobs: &[String]) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = write(&dir, "jobs.jsonl", jobs).display().to_string();
+        let put = Program::new(&["enqueue", &file]).on(&self.broker).run().await;
+        assert_eq!(put.code, Some(0), "{}", put.said());
+    }
+
+    /// Waits until a worker's metrics say so.
+    async fn says(&self, worker: usize, series: &str) -> String {
+        self.workers[worker].admin.says("/metrics", 200, series).await
+    }
+
+    /// Waits until one of two workers says so; which one, and what the other says then.
+    async fn one_says(&self, series: &str) -> (usize, String) {
+        let one = tokio::select! {
+            _ = self.says(0, series) => 0,
+            _ = self.says(1, series) => 1,
+        };
+        (one, self.says(1 - one, "chakra_sender").await)
+    }
+
+    /// Everything that was told of jobs and messages so far.
+    async fn told(&self) -> Vec<Value> {
+        let events = events(&self.broker).await;
+        events.iter().map(|event| serde_json::from_slice(&event.data).unwrap()).collect()
+    }
+}
+
+/// Signed webhooks, of which the first comes after this and the second much later.
+fn only_sent(after: u64) -> Webhook {
+    Webhook {
+        secret: Some(SECRET.into()),
+        sent_after: Latency::fixed(Duration::from_millis(after)),
+        delivered_after: Latency::fixed(Duration::from_secs(600)),
+        retries: 20,
+        ..Webhook::default()
+    }
+}
+
+/// Signed webhooks of messages that are sent on, and fail a moment later.
+fn failing(code: u32) -> Webhook {
+    let soon = Latency::fixed(Duration::from_millis(50));
+    let failed = vec![Failure { code, share: 1.0 }];
+    Webhook { delivered_after: soon, failed, ..only_sent(50) }
+}
+
+/// What stands in the metrics of a worker that knew of a job in doubt by a status.
+const SETTLED: &str = "chakra_sender_doubts_settled_by_status_total 1";
+
+#[tokio::test]
+async fn an_answer_that_was_cut_off_is_settled_by_the_status_before_any_look() {
+    let story = Story::begin(1, only_sent(300)).await;
+    story.sandbox.set_faults(faults("[[faults]]\nfirst = 1\ncut = 'after'")).unwrap();
+    story.send(&[NUMBER]).await;
+    let page = story.says(0, SETTLED).await;
+    assert!(!page.contains("looks_total{"), "{page}");
+    story.says(0, &format!(r#"number="{NUMBER}",status="accepted"}} 1"#)).await;
+    let told = story.told().await;
+    let [sent, result] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&sent["status"], &result["status"]), (&"sent".into(), &"accepted".into()));
+    assert_eq!(sent["whatsapp_message_id"], result["whatsapp_message_id"]);
+    assert_eq!((&result["id"], &result["attempts"]), (&format!("job-{NUMBER}").into(), &1.into()));
+    assert_eq!(story.sandbox.record().count_requests(), 1);
+}
+
+#[tokio::test]
+async fn a_status_that_comes_while_the_call_hangs_settles_the_doubt_that_follows() {
+    let story = Story::begin(1, only_sent(1_500)).await;
+    story.sandbox.set_faults(faults("[[faults]]\nfirst = 1\nhang = true\naccept = true")).unwrap();
+    story.send(&[NUMBER]).await;
+    let page = story.says(0, SETTLED).await;
+    assert!(!page.contains("looks_total{"), "{page}");
+    assert_eq!(story.sandbox.record().count_requests(), 1);
+}
+
+#[tokio::test]
+async fn the_doubts_of_a_worker_are_settled_by_webhooks_that_another_one_gets() {
+    let story = Story::begin(2, only_sent(300)).await;
+    story.sandbox.set_faults(faults("[[faults]]\nfirst = 2\ncut = 'after'")).unwrap();
+    story.send(&[NUMBER, OTHER]).await;
+    for worker in [0, 1] {
+        let page = story.says(worker, SETTLED).await;
+        assert!(!page.contains("looks_total{"), "{page}");
+    }
+    story.says(0, r#"statuses_total{number="1027729340496751",status="sent"} 1"#).await;
+    story.says(0, r#"statuses_total{number="1027729340496752",status="sent"} 1"#).await;
+    assert_eq!(story.sandbox.record().count_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_failure_that_is_the_numbers_pauses_it_at_its_own_worker_alone() {
+    let story = Story::begin(2, failing(131_048)).await;
+    story.send(&[NUMBER]).await;
+    let paused = format!(r#"paused{{number="{NUMBER}",reason="blocked"}} 1"#);
+    let (_, other) = story.one_says(&paused).await;
+    assert!(!other.contains("chakra_sender_paused{"), "{other}");
+    assert!(other.contains("chakra_sender_brake 0"), "{other}");
+}
+
+#[tokio::test]
+async fn a_failure_that_is_the_accounts_puts_the_brake_on_at_every_worker() {
+    let story = Story::begin(2, failing(131_042)).await;
+    story.send(&[NUMBER]).await;
+    for worker in [0, 1] {
+        story.says(worker, "chakra_sender_brake 1").await;
+    }
+    story.one_says(&format!(r#"paused{{number="{NUMBER}",reason="account"}} 1"#)).await;
+}
+
+#[tokio::test]
+async fn a_failure_of_one_message_stops_nobody() {
+    let story = Story::begin(1, failing(131_026)).await;
+    story.send(&[NUMBER]).await;
+    story.says(0, &format!(r#"statuses_total{{number="{NUMBER}",status="failed"}} 1"#)).await;
+    // What is heard later is heeded later.
+    story.tell(failing(131_048));
+    story.send(&[OTHER]).await;
+    let page = story.says(0, &format!(r#"paused{{number="{OTHER}",reason="blocked"}} 1"#)).await;
+    assert!(!page.contains(&format!(r#"paused{{number="{NUMBER}""#)), "{page}");
+    assert!(page.contains("chakra_sender_brake 0"), "{page}");
+}
