@@ -2,9 +2,10 @@
 
 use crate::chakra::Client;
 use crate::config::{Settings, WebhookSettings};
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::rabbitmq::RabbitQueue;
-use crate::webhook::{Resolved, Ties, Webhook};
+use crate::webhook::{Ties, Webhook};
 use anyhow::Context;
 use futures_util::FutureExt;
 use std::sync::Arc;
@@ -30,13 +31,13 @@ impl Bound {
         Ok(Bound(Some((webhook, settings))))
     }
 
-    /// Begins to answer. `on_status` hears of each status that was published, and must not wait.
+    /// Begins to answer.
     pub(super) fn answer(
         self,
         queue: &mut RabbitQueue,
         client: Client,
+        ledger: Ledger,
         metrics: Arc<Metrics>,
-        on_status: impl Fn(&Resolved) + Send + Sync + 'static,
     ) -> Answering {
         let mut answering = Answering { tasks: JoinSet::new(), stop: CancellationToken::new() };
         let Some((webhook, settings)) = self.0 else { return answering };
@@ -47,11 +48,11 @@ impl Bound {
                 let statuses = statuses.clone();
                 async move { statuses.publish(event).await.is_ok() }.boxed()
             }),
-            // Which job a message belongs to is told by its opaque data alone.
-            job_of: Box::new(|_| None),
+            // Where the producer has set opaque data of its own, and where a shape carries none.
+            job_of: Box::new(move |notice| Some(ledger.owner_of(&notice.message_id)?.0)),
             explain: Box::new(move |fault| client.told_later(fault.code, &fault.message)),
             has_lane: Box::new(move |number| lanes.borrow().contains(number)),
-            on_status: Box::new(on_status),
+            on_status: Box::new(|_| {}),
         };
         let stop = answering.stop.clone();
         answering.tasks.spawn(async move {

@@ -86,7 +86,7 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
     let (mut queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
     services.show(&queue, readiness.clone());
-    let webhook = webhook.answer(&mut queue, client.clone(), Arc::clone(&metrics), |_| {});
+    let webhook = webhook.answer(&mut queue, client.clone(), ledger.clone(), Arc::clone(&metrics));
     let worker = Worker::new(
         WorkerSettings {
             max_lanes: LANES_AT_MOST,

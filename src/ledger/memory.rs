@@ -2,7 +2,7 @@
 //! the ledger, all the others, within a bound. Quiet: time comes as an argument.
 
 use super::identity::Identity;
-use super::record::{Entry, State};
+use super::record::{Claim, Entry, State};
 use crate::policy::Strength;
 use jiff::Timestamp;
 use std::collections::{HashMap, VecDeque};
@@ -30,7 +30,7 @@ pub(super) struct Memory {
     /// Doubts that were noted so far.
     noted: u64,
     /// Which job a message of Meta's belongs to.
-    claims: HashMap<u128, u128>,
+    claims: HashMap<u128, Claim>,
     /// Entries that may be forgotten, in the order in which they came to it.
     finished: VecDeque<u128>,
     loose: VecDeque<u128>,
@@ -168,16 +168,15 @@ impl Memory {
     }
 
     /// Changes the state of a job in hand.
-    pub(super) fn change(&mut self, key: u128, state: State, now: Timestamp) {
+    pub(super) fn change(&mut self, job: &Identity, state: State, now: Timestamp) {
+        let key = job.key;
         if !matches!(state, State::Begun { .. }) {
             self.doubts.remove(&key);
         }
         let Some(held) = self.entries.get_mut(&key) else { return };
         held.entry.changed = now.as_millisecond();
         held.entry.state = state;
-        if let Some(message) = held.entry.claim() {
-            self.claims.insert(message, key);
-        }
+        self.claims.extend(held.entry.claim(job));
     }
 
     /// The job's present message has left: deliveries of the next one are counted from none.
@@ -197,12 +196,12 @@ impl Memory {
     }
 
     /// Gives a message to a job that was found to be its own.
-    pub(super) fn claim(&mut self, message: u128, key: u128) {
-        self.claims.insert(message, key);
+    pub(super) fn claim(&mut self, message: u128, job: &Identity, now: Timestamp) {
+        self.claims.insert(message, Claim::new(job, now.as_millisecond()));
     }
 
-    pub(super) fn claimed_by(&self, message: u128) -> Option<u128> {
-        self.claims.get(&message).copied()
+    pub(super) fn claim_on(&self, message: u128) -> Option<&Claim> {
+        self.claims.get(&message)
     }
 
     /// A job is in doubt; its content where that is known by now.
@@ -290,7 +289,7 @@ impl Memory {
         if self.entries.get(&key).is_none_or(|held| held.in_hand > 0) {
             return;
         }
-        if let Some(message) = self.entries.remove(&key).and_then(|held| held.entry.claim()) {
+        if let Some(message) = self.entries.remove(&key).and_then(|held| held.entry.message()) {
             self.claims.remove(&message);
         }
     }

@@ -14,7 +14,7 @@ mod writer;
 
 use crate::clock;
 use crate::policy::{History, Outcome, Past, Strength};
-use crate::wire::SendJob;
+use crate::wire::{JobId, SendJob};
 use identity::Identity;
 use jiff::Timestamp;
 use memory::{Bounds, Memory};
@@ -27,7 +27,7 @@ pub use store::StoreError;
 use tokio::sync::watch;
 use writer::{Disk, Safe};
 
-/// Entries in memory where nothing else is configured: about 30 MB.
+/// Entries in memory where nothing else is configured: about 35 MB.
 const IN_MEMORY: u64 = 100_000;
 
 /// Finished entries in a folder where nothing else is configured: a few GB.
@@ -150,6 +150,20 @@ impl Ledger {
         self.0.writable.clone()
     }
 
+    /// The job that is known to have been accepted as this message, and when. It is known for as long as its
+    /// outcome.
+    pub fn owner_of(&self, whatsapp_message_id: &str) -> Option<(JobId, Timestamp)> {
+        let message = identity::message_id(whatsapp_message_id);
+        let in_memory = self.0.memory().claim_on(message).cloned();
+        let claim = match (in_memory, &self.0.disk) {
+            (Some(claim), _) => Some(claim),
+            // Nobody is worse off without it.
+            (None, Some(disk)) => disk.claim_on(message).ok().flatten(),
+            (None, None) => None,
+        };
+        claim?.owner()
+    }
+
     /// How many jobs are in doubt.
     pub fn doubts(&self) -> usize {
         self.0.memory().doubts()
@@ -248,7 +262,7 @@ impl Delivery {
         let safe = {
             let mut memory = self.ledger.memory();
             memory.doubt(self.job.key, identity::content(job), strength, clock::wall());
-            self.ledger.put(self.job.key, &mut memory)
+            self.ledger.put(&self.job, &mut memory)
         };
         safe.wait().await
     }
@@ -283,19 +297,21 @@ impl Delivery {
         let mut memory = self.ledger.memory();
         let free = !self.is_anothers(&memory, message);
         if free {
-            memory.claim(message, self.job.key);
+            memory.claim(message, &self.job, clock::wall());
         }
         free
     }
 
     fn is_anothers(&self, memory: &Memory, message: u128) -> bool {
-        let by = match (memory.claimed_by(message), &self.ledger.disk) {
-            (Some(key), _) => Some(key),
-            // A claim that cannot be read counts: a message is given to one job only.
-            (None, Some(disk)) => disk.claimed_by(message).unwrap_or(Some(u128::MAX)),
-            (None, None) => None,
-        };
-        by.is_some_and(|key| key != self.job.key)
+        match (memory.claim_on(message), &self.ledger.disk) {
+            (Some(claim), _) => claim.key != self.job.key,
+            (None, Some(disk)) => match disk.claim_on(message) {
+                Ok(claim) => claim.is_some_and(|claim| claim.key != self.job.key),
+                // A claim that cannot be read counts: a message is given to one job only.
+                Err(_) => true,
+            },
+            (None, None) => false,
+        }
     }
 
     /// The present message has left, to wait elsewhere: deliveries of the next one are counted anew,
@@ -313,7 +329,7 @@ impl Delivery {
             Some(State::Answered(_)) => {
                 memory.count_anew(self.job.key);
                 // Nobody waits for it: an old count errs to the side of doubt.
-                let _unwatched = self.ledger.put(self.job.key, &mut memory);
+                let _unwatched = self.ledger.put(&self.job, &mut memory);
             }
             Some(State::Begun { .. } | State::Finished(_)) | None => {}
         }
@@ -341,8 +357,8 @@ impl Delivery {
         let (safe, former) = {
             let mut memory = self.ledger.memory();
             let former = memory.entry(key).map(|entry| entry.state.clone());
-            memory.change(key, state, now);
-            (self.ledger.put(key, &mut memory), former)
+            memory.change(&self.job, state, now);
+            (self.ledger.put(&self.job, &mut memory), former)
         };
         let written = safe.wait().await;
         // What could not be recorded is not begun. What has ended has ended, recorded or not.
@@ -350,7 +366,7 @@ impl Delivery {
             && written.is_err()
             && let Some(former) = former
         {
-            self.ledger.memory().change(key, former, now);
+            self.ledger.memory().change(&self.job, former, now);
         }
         written
     }
@@ -364,13 +380,18 @@ impl Inner {
 
     /// Puts an entry into the folder, where there is one. Called under the memory's lock, so that the
     /// folder sees the changes of a job in their order.
-    fn put(&self, key: u128, memory: &mut Memory) -> Safe {
+    fn put(&self, job: &Identity, memory: &mut Memory) -> Safe {
+        let key = job.key;
         let (Some(disk), Some(entry)) = (&self.disk, memory.entry(key)) else {
             return Safe::at_once();
         };
         let value = entry.to_bytes();
         let (number, safe) = disk.write_and_tell(match entry.is_finished() {
-            true => Change::Finish { key, value, claim: entry.claim() },
+            true => {
+                let claim = entry.claim(job);
+                let claim = claim.map(|(message, claim)| (message, claim.to_bytes()));
+                Change::Finish { key, value, claim }
+            }
             false => Change::Open { key, value },
         });
         memory.is_written(key, number);

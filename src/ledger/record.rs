@@ -5,7 +5,7 @@
 
 use super::identity::{self, Identity};
 use crate::policy::{History, Outcome, Past};
-use crate::wire::{Class, ErrorBody, ResultEvent, Status};
+use crate::wire::{Class, ErrorBody, JobId, ResultEvent, Status};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,15 @@ pub(super) enum State {
     Answered(Box<Answered>),
     /// It has its outcome.
     Finished(Box<Finished>),
+}
+
+/// Which job a message of Meta's belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) key: u128,
+    /// When the job was known to be accepted, in milliseconds of Unix time, and its id. Claims of an earlier
+    /// version have neither.
+    owner: Option<(i64, JobId)>,
 }
 
 /// The part of a job's past that an attempt leaves.
@@ -76,13 +85,18 @@ impl Entry {
     }
 
     /// The message of Meta's that belongs to the job.
-    pub(super) fn claim(&self) -> Option<u128> {
+    pub(super) fn message(&self) -> Option<u128> {
         match &self.state {
             State::Finished(finished) => {
                 finished.whatsapp_message_id.as_deref().map(identity::message_id)
             }
             State::Received | State::Begun { .. } | State::Answered(_) => None,
         }
+    }
+
+    /// The message that belongs to the job, and the claim on it.
+    pub(super) fn claim(&self, job: &Identity) -> Option<(u128, Claim)> {
+        Some((self.message()?, Claim::new(job, self.changed)))
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
@@ -105,6 +119,36 @@ impl Entry {
             }
             State::Finished(finished) => Past::Finished(Box::new(finished.to_outcome(job))),
         }
+    }
+}
+
+impl Claim {
+    pub(super) fn new(job: &Identity, at: i64) -> Claim {
+        Claim { key: job.key, owner: Some((at, job.id.clone())) }
+    }
+
+    /// The job and when it was accepted, where that is known.
+    pub(super) fn owner(self) -> Option<(JobId, Timestamp)> {
+        self.owner.map(|(at, id)| (id, moment(at)))
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.key.to_be_bytes().to_vec();
+        if let Some((at, id)) = &self.owner {
+            bytes.extend(at.to_be_bytes());
+            bytes.extend(id.as_str().as_bytes());
+        }
+        bytes
+    }
+
+    /// None where the bytes are no claim.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Claim> {
+        let (key, owner) = bytes.split_first_chunk()?;
+        let owner = owner.split_first_chunk().and_then(|(at, id)| {
+            let id = JobId::parse(std::str::from_utf8(id).ok()?).ok()?;
+            Some((i64::from_be_bytes(*at), id))
+        });
+        Some(Claim { key: u128::from_be_bytes(*key), owner })
     }
 }
 
@@ -167,4 +211,19 @@ impl Finished {
 
 fn moment(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_read_as_it_was_written_and_that_of_an_earlier_version_without_its_owner() {
+        let owner = Some((1_800_000_000_123, JobId::parse("order-1").unwrap()));
+        for claim in [Claim { key: 7, owner }, Claim { key: 7, owner: None }] {
+            assert_eq!(Claim::from_bytes(&claim.to_bytes()), Some(claim));
+        }
+        assert_eq!(Claim::from_bytes(&7_u128.to_be_bytes()).unwrap().key, 7);
+        assert_eq!(Claim::from_bytes(b"short"), None);
+    }
 }

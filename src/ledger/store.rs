@@ -56,8 +56,8 @@ pub(super) enum Record {
 pub(super) enum Change {
     /// Writes an unfinished record, new or over the one before.
     Open { key: u128, value: Vec<u8> },
-    /// Makes it a finished one, and gives the claimed message id to this key.
-    Finish { key: u128, value: Vec<u8>, claim: Option<u128> },
+    /// Makes it a finished one, and writes its claim on a message id.
+    Finish { key: u128, value: Vec<u8>, claim: Option<(u128, Vec<u8>)> },
     /// Forgets an unfinished record. Finished ones leave by age alone.
     Remove { key: u128 },
     /// Writes how often the job was under way when the process died.
@@ -196,11 +196,9 @@ impl Store {
         Ok(self.newest(FINISHED, key)?.map(|value| Record::Finished(value.to_vec())))
     }
 
-    /// The key whose finished record claimed this message id.
-    pub(super) fn claimed_by(&self, message: u128) -> Result<Option<u128>, StoreError> {
-        let Some(value) = self.newest(CLAIM, message)? else { return Ok(None) };
-        let key = value.as_ref().try_into().map_err(|_| self.damaged("a claim has no key"))?;
-        Ok(Some(u128::from_be_bytes(key)))
+    /// The claim of a finished record on this message id.
+    pub(super) fn claim_on(&self, message: u128) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.newest(CLAIM, message)?.map(|claim| claim.to_vec()))
     }
 
     /// Finished records that are known; one that was finished twice counts twice.
@@ -227,8 +225,8 @@ impl Store {
                     write.remove(&self.state, tagged(UNFINISHED, *key));
                     finished += 1;
                     write.insert(&newest.keyspace, tagged(FINISHED, *key), value.as_slice());
-                    if let Some(message) = claim {
-                        write.insert(&newest.keyspace, tagged(CLAIM, *message), key.to_be_bytes());
+                    if let Some((message, claim)) = claim {
+                        write.insert(&newest.keyspace, tagged(CLAIM, *message), claim.as_slice());
                     }
                 }
                 Change::Remove { key } => write.remove(&self.state, tagged(UNFINISHED, *key)),

@@ -2,7 +2,7 @@
 //! those who wait for it. It looks after the disk's room, and opens the folder anew after a failure.
 
 use super::folder::free_space;
-use super::record::Entry;
+use super::record::{Claim, Entry};
 use super::store::{self, Change, Opened, Record, Store};
 use super::{LedgerBounds, LedgerError};
 use crate::clock;
@@ -141,8 +141,11 @@ impl Disk {
         }
     }
 
-    pub(super) fn claimed_by(&self, message: u128) -> Result<Option<u128>, LedgerError> {
-        self.shared.read(|store| store.claimed_by(message))
+    pub(super) fn claim_on(&self, message: u128) -> Result<Option<Claim>, LedgerError> {
+        let Some(claim) = self.shared.read(|store| store.claim_on(message))? else {
+            return Ok(None);
+        };
+        Claim::from_bytes(&claim).map(Some).ok_or(LedgerError::Unreadable)
     }
 
     /// With the next commit; nobody waits for it. Returns the change's number.

@@ -186,6 +186,26 @@ async fn a_message_of_metas_belongs_to_one_job() {
 }
 
 #[tokio::test]
+async fn a_message_of_metas_tells_its_job_for_as_long_as_the_outcome_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let on_disk = open(folder.path());
+    finish(&on_disk, &named("one"), "wamid.1").await;
+    drop(on_disk);
+    let in_memory = ledger_in_memory(10);
+    finish(&in_memory, &named("one"), "wamid.1").await;
+    for ledger in [&open(folder.path()), &in_memory] {
+        let (job, accepted) = ledger.owner_of("wamid.1").unwrap();
+        assert_eq!(job, named("one").id);
+        assert!(clock::wall().duration_since(accepted).as_secs() < 60);
+        assert_eq!(ledger.owner_of("wamid.2"), None);
+    }
+    for n in 0..20 {
+        finish(&in_memory, &named(&format!("job-{n}")), &format!("other.{n}")).await;
+    }
+    assert_eq!(in_memory.owner_of("wamid.1"), None);
+}
+
+#[tokio::test]
 async fn identical_content_waits_while_its_twin_is_in_doubt() {
     let folder = tempfile::tempdir().unwrap();
     let doubtful = named("doubtful");

@@ -4,7 +4,7 @@
 use crate::support::broker::Broker;
 use crate::support::process::{AdminPage, Process, Program, faults, sandbox, write};
 use crate::support::webhook::{Hook, SECRET, events};
-use crate::support::world::{NUMBER, OTHER, text};
+use crate::support::world::{NUMBER, OTHER, job, text};
 use chakra_sender::sandbox::{Failure, Latency, Sandbox, Webhook};
 use serde_json::Value;
 use std::time::Duration;
@@ -186,4 +186,20 @@ async fn a_failure_of_one_message_stops_nobody() {
     let page = story.says(0, &format!(r#"paused{{number="{OTHER}",reason="blocked"}} 1"#)).await;
     assert!(!page.contains(&format!(r#"paused{{number="{NUMBER}""#)), "{page}");
     assert!(page.contains("chakra_sender_brake 0"), "{page}");
+}
+
+#[tokio::test]
+async fn data_of_the_producers_own_is_carried_beside_the_job_that_the_message_id_tells() {
+    // It looks like an id, and is none.
+    const OPAQUE: &str = "campaign-12";
+    let story = Story::begin(1, only_sent(300)).await;
+    let message = format!(
+        r#"{{"messaging_product":"whatsapp","to":"+919901258433","type":"text",
+            "text":{{"body":"x"}},"biz_opaque_callback_data":"{OPAQUE}"}}"#
+    );
+    story.enqueue(&[job("order-1", &message, "").replace('\n', "")]).await;
+    story.says(0, &format!(r#"statuses_total{{number="{NUMBER}",status="sent"}} 1"#)).await;
+    let told = story.told().await;
+    let sent = told.iter().find(|event| event["status"] == "sent").unwrap();
+    assert_eq!((&sent["id"], &sent["opaque"]), (&"order-1".into(), &OPAQUE.into()));
 }

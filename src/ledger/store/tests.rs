@@ -28,7 +28,7 @@ fn unfinished(key: u128) -> Change {
 }
 
 fn finish(key: u128) -> Change {
-    Change::Finish { key, value: value(key), claim: Some(!key) }
+    Change::Finish { key, value: value(key), claim: Some((!key, value(key))) }
 }
 
 fn finished(key: u128) -> Option<Record> {
@@ -118,8 +118,8 @@ fn what_was_committed_is_there_after_a_kill() {
     assert_eq!(again.store.get(1).unwrap(), Some(Record::Unfinished(value(1))));
     assert_eq!(again.store.get(2).unwrap(), finished(2));
     assert_eq!(again.store.get(3).unwrap(), None);
-    assert_eq!(again.store.claimed_by(!2).unwrap(), Some(2));
-    assert_eq!(again.store.claimed_by(2).unwrap(), None);
+    assert_eq!(again.store.claim_on(!2).unwrap(), Some(value(2)));
+    assert_eq!(again.store.claim_on(2).unwrap(), None);
     assert_eq!(again.store.finished_count(), 1);
 }
 
@@ -157,7 +157,7 @@ fn finished_records_leave_by_age_and_unfinished_ones_stay() {
     store.sweep(hour(8)).unwrap();
     assert_eq!(store.get(0).unwrap(), finished(0), "it is not older than is kept");
     store.sweep(hour(9)).unwrap();
-    assert_eq!((store.get(0).unwrap(), store.claimed_by(!0).unwrap()), (None, None));
+    assert_eq!((store.get(0).unwrap(), store.claim_on(!0).unwrap()), (None, None));
     assert_eq!(store.get(1).unwrap(), finished(1));
     drop(store);
 
@@ -293,7 +293,7 @@ fn a_killed_writer_loses_nothing_that_it_committed() {
         let again = Store::open(&folder.path().join("ledger"), SMALL, hour(0)).unwrap();
         for key in done.saturating_sub(3_000)..done {
             assert_eq!(again.store.get(key).unwrap(), finished(key), "{key} of {done}");
-            assert_eq!(again.store.claimed_by(!key).unwrap(), Some(key));
+            assert_eq!(again.store.claim_on(!key).unwrap(), Some(value(key)));
         }
         assert!(again.unfinished.iter().all(|(key, _)| *key >= done));
         before = done;
