@@ -20,5 +20,5 @@ mod token;
 pub use client::{Client, ClientError, ClientSettings};
 pub use codes::{Codes, Line, Override, Row, Verdict, is_maintenance, rows};
 pub use listing::LookError;
-pub use plugins::{Plugin, PluginError, PluginNumber};
+pub use plugins::{Plugin, PluginError, PluginNumber, Webhooks};
 pub use token::NewTokens;

@@ -1,5 +1,5 @@
-//! The plugin's configuration, as far as it is about phone numbers: which there are, and how fast
-//! each may be. ChakraHQ's snapshot, of unknown age; what follows from it is decided elsewhere.
+//! The plugin's configuration, as far as it is about phone numbers (which there are, and how fast each may
+//! be) and about webhooks. ChakraHQ's snapshot, of unknown age; what follows from it is decided elsewhere.
 
 use super::envelope::Body;
 use super::exchange::{Exchange, Reply};
@@ -7,8 +7,11 @@ use super::redact::redact;
 use crate::wire::NumberId;
 use serde_json::Value;
 
-/// Where the list of numbers may stand: bare, as documented, or in ChakraHQ's envelope.
-const LIST_PLACES: [&str; 2] = ["/whatsappPhoneNumbers", "/_data/whatsappPhoneNumbers"];
+/// Where the configuration may stand: bare, as documented, or in ChakraHQ's envelope.
+const PLACES: [&str; 2] = ["", "/_data"];
+
+/// The list of numbers in it.
+const LIST: &str = "whatsappPhoneNumbers";
 
 /// The longest vendor text in an error, in characters.
 const MAX_REASON_CHARS: usize = 300;
@@ -30,6 +33,19 @@ pub struct Plugin {
     pub skipped: usize,
     /// Whether there was a list at all.
     pub listed: bool,
+    /// Where it tells what becomes of messages.
+    pub webhooks: Webhooks,
+}
+
+/// The plugin's webhooks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Webhooks {
+    /// Where Meta's own body goes; none: nowhere.
+    pub pass_through: Option<String>,
+    /// Where ChakraHQ's own body goes; none: nowhere, or it is switched off.
+    pub chakra: Option<String>,
+    /// Which events ChakraHQ's own are sent for.
+    pub events: Vec<String>,
 }
 
 impl Plugin {
@@ -100,23 +116,42 @@ pub(super) fn read(exchange: Exchange, tokens: &str) -> Result<Plugin, PluginErr
         _ => {}
     }
     let body = Body::read(&reply.body, reply.whole);
-    let list = body
-        .json()
-        .filter(|_| reply.is_success())
-        .and_then(|json| LIST_PLACES.iter().find_map(|place| json.pointer(place)?.as_array()));
-    match (list, body.json()) {
-        (Some(list), _) => Ok(numbers(list)),
+    let json = body.json().filter(|_| reply.is_success());
+    let found = json.and_then(|json| {
+        PLACES.iter().find_map(|place| {
+            let config = json.pointer(place)?;
+            Some((config, config.get(LIST)?.as_array()?))
+        })
+    });
+    match (found, body.json()) {
+        (Some((config, list)), _) => Ok(plugin(config, list)),
         (None, Some(Value::Object(_))) if reply.is_success() && body.is_clean() => {
-            Ok(Plugin { numbers: Vec::new(), skipped: 0, listed: false })
+            let webhooks = Webhooks::default();
+            Ok(Plugin { numbers: Vec::new(), skipped: 0, listed: false, webhooks })
         }
         _ => Err(unexpected(&reply, &body, tokens)),
     }
 }
 
-fn numbers(list: &[Value]) -> Plugin {
+fn plugin(config: &Value, list: &[Value]) -> Plugin {
     let numbers: Vec<_> = list.iter().filter_map(number).collect();
     let skipped = list.len() - numbers.len();
-    Plugin { numbers, skipped, listed: true }
+    Plugin { numbers, skipped, listed: true, webhooks: webhooks(config) }
+}
+
+fn webhooks(config: &Value) -> Webhooks {
+    let url = |field: &str| {
+        let url = config.get(field)?.as_str()?.trim();
+        (!url.is_empty()).then(|| url.to_owned())
+    };
+    let is_on = config.get("enableChakraWebhook").and_then(Value::as_bool).unwrap_or(false);
+    let events = config.get("whichChakraWebhookEventsToSend").and_then(Value::as_array);
+    let words = events.into_iter().flatten().filter_map(Value::as_str);
+    Webhooks {
+        pass_through: url("passThroughWebhookUrl"),
+        chakra: url("chakraWebhookUrl").filter(|_| is_on),
+        events: words.map(str::to_owned).collect(),
+    }
 }
 
 fn number(entry: &Value) -> Option<PluginNumber> {
@@ -214,6 +249,23 @@ mod tests {
             assert_eq!((plugin.numbers.len(), plugin.is_complete()), (0, false), "{body}");
         }
         assert!(answered(200, r#"{"whatsappPhoneNumbers":[]}"#).unwrap().is_complete());
+    }
+
+    #[test]
+    fn webhooks_go_where_they_are_switched_on() {
+        for (is_on, chakra) in [(true, Some("https://two")), (false, None)] {
+            let config = json!({
+                "passThroughWebhookUrl": "https://one", "enableChakraWebhook": is_on,
+                "chakraWebhookUrl": "https://two", "whichChakraWebhookEventsToSend": ["status", 1],
+                "whatsappPhoneNumbers": [],
+            });
+            let webhooks = answered(200, &json!({ "_data": config }).to_string()).unwrap().webhooks;
+            assert_eq!(webhooks.pass_through.as_deref(), Some("https://one"));
+            assert_eq!(webhooks.chakra.as_deref(), chakra);
+            assert_eq!(webhooks.events, ["status"]);
+        }
+        let unset = json!({ "passThroughWebhookUrl": "", "whatsappPhoneNumbers": [] });
+        assert_eq!(answered(200, &unset.to_string()).unwrap().webhooks, Webhooks::default());
     }
 
     #[test]

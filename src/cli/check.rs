@@ -1,5 +1,7 @@
 //! `check`: a tick for everything in place, and what to do about each cross.
 
+mod webhooks;
+
 use super::{End, codes, parts};
 use crate::chakra::PluginError;
 use crate::config::Settings;
@@ -75,6 +77,11 @@ async fn account(settings: &Settings, lines: &mut Vec<Line>) -> BTreeSet<NumberI
             return overrides;
         }
     };
+    if let Some(expected) = &settings.webhook {
+        let id = settings.chakra.plugin_id.as_deref().unwrap_or_default();
+        let update = format!("{base}/v1/ext/plugin/whatsapp/{id}/update-config");
+        lines.extend(webhooks::compare(&plugin.webhooks, expected, &update));
+    }
     let numbers: BTreeSet<NumberId> = plugin.numbers.into_iter().map(|number| number.id).collect();
     lines.push(Line::Tick(format!("ChakraHQ answers; the plugin has {} numbers", numbers.len())));
     for stranger in overrides.difference(&numbers) {

@@ -83,7 +83,7 @@ pub(super) fn settings(from: &mut Reader) -> Option<Settings> {
 }
 
 fn chakra(from: &mut Reader) -> Option<ChakraSettings> {
-    let base_url = from.text("chakra.base_url", base_url);
+    let base_url = from.text("chakra.base_url", |text| url(text, "https://api.chakrahq.com"));
     let token = from.secret("chakra.token", |token| {
         match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
             true => Ok(SecretString::from(token)),
@@ -120,7 +120,8 @@ fn chakra(from: &mut Reader) -> Option<ChakraSettings> {
     })
 }
 
-fn base_url(text: &str) -> Result<String, String> {
+/// An address that more can be added to.
+pub(super) fn url(text: &str, example: &str) -> Result<String, String> {
     let lawful = Url::parse(text).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.username().is_empty()
@@ -130,11 +131,10 @@ fn base_url(text: &str) -> Result<String, String> {
     });
     match lawful.is_some() && !text.ends_with('/') && !text.contains(char::is_whitespace) {
         true => Ok(text.to_owned()),
-        false => {
-            Err("must be an http or https URL without user, query, fragment or a slash at its \
-                      end, like \"https://api.chakrahq.com\""
-                .into())
-        }
+        false => Err(format!(
+            "must be an http or https URL without user, query, fragment or a slash at its \
+                 end, like {example:?}"
+        )),
     }
 }
 

@@ -263,6 +263,8 @@ pub struct WebhookSettings {
     pub proof: Proof,
     /// What Meta's challenge must name; none: no challenge is answered.
     pub verify_token: Option<SecretString>,
+    /// The listener's address as ChakraHQ reaches it, without the secret segment; for `check` alone.
+    pub public_url: Option<String>,
 }
 
 /// The log.

@@ -2,6 +2,7 @@
 //! that anybody could write to is refused.
 
 use super::reader::Reader;
+use super::sections::url;
 use super::settings::WebhookSettings;
 use crate::webhook::Proof;
 use secrecy::SecretString;
@@ -45,6 +46,8 @@ pub(super) fn webhook(from: &mut Reader) -> Option<WebhookSettings> {
             }
         }
     });
+    let public_url =
+        from.text("webhook.public_url", |text| url(text, "https://example.com/webhook"));
     let keys = ["secret", "secret_file", "path_secret", "path_secret_file"];
     let is_proof_given = keys.iter().any(|key| from.is_given(&format!("webhook.{key}")));
     if from.is_given(LISTEN) && !is_proof_given {
@@ -52,5 +55,6 @@ pub(super) fn webhook(from: &mut Reader) -> Option<WebhookSettings> {
                       without either anybody could tell of deliveries";
         from.problem(LISTEN, reason);
     }
-    Some(WebhookSettings { listen: listen?, proof: Proof::new(secret, segment)?, verify_token })
+    let proof = Proof::new(secret, segment)?;
+    Some(WebhookSettings { listen: listen?, proof, verify_token, public_url })
 }

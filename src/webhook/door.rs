@@ -38,6 +38,16 @@ impl Proof {
     }
 }
 
+impl Proof {
+    /// The last segment of the path, where it is a secret.
+    pub fn segment(&self) -> Option<&SecretString> {
+        match self {
+            Proof::Signature(_) => None,
+            Proof::Path(segment) | Proof::Both { segment, .. } => Some(segment),
+        }
+    }
+}
+
 /// The door.
 #[derive(Debug)]
 pub(super) struct Door {

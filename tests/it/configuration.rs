@@ -369,15 +369,17 @@ fn a_webhook_that_cannot_be_told_apart_from_a_strangers_is_refused() {
         secret = ""
         path_secret = "too/short"
         verify_token = "two words"
+        public_url = "hooks.example.com"
         "#,
     )
     .problems();
     insta::assert_snapshot!(problems, @r#"
-    the configuration has 4 problems:
+    the configuration has 5 problems:
       webhook.listen = "localhost:9465": must be an IP address and a port, like "127.0.0.1:9465" or "[::]:9465"
       webhook.secret = (hidden): must not be empty
       webhook.path_secret = (hidden): must be 16 to 128 of a-z, A-Z, 0-9, "-" and "_"
       webhook.verify_token = (hidden): must be 1 to 128 visible ASCII characters without spaces
+      webhook.public_url = "hooks.example.com": must be an http or https URL without user, query, fragment or a slash at its end, like "https://example.com/webhook"
     "#);
 }
 

@@ -203,3 +203,27 @@ async fn data_of_the_producers_own_is_carried_beside_the_job_that_the_message_id
     let sent = told.iter().find(|event| event["status"] == "sent").unwrap();
     assert_eq!((&sent["id"], &sent["opaque"]), (&"order-1".into(), &OPAQUE.into()));
 }
+
+#[tokio::test]
+async fn a_check_compares_the_plugins_webhooks_with_the_public_address() {
+    const PUBLIC: &str = "http://127.0.0.1:9/webhook";
+    let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
+    sandbox.set_webhook(Webhook { url: Some(PUBLIC.into()), ..Webhook::default() }).unwrap();
+    let check = Program::new(&["check"]).at(&sandbox).on(&broker);
+    let check = check.set("webhook.listen", "127.0.0.1:0").set("webhook.secret", SECRET);
+    let right = check.set("webhook.public_url", PUBLIC).run().await;
+    assert_eq!(right.code, Some(0), "{}", right.said());
+    let tick = "✓ the plugin's pass-through webhook comes to webhook.public_url".to_owned();
+    assert!(right.out.contains(&tick), "{}", right.said());
+
+    let check = Program::new(&["check"]).at(&sandbox).on(&broker);
+    let check = check.set("webhook.listen", "127.0.0.1:0").set("webhook.secret", SECRET);
+    let wrong = check.set("webhook.public_url", "https://other.example/webhook").run().await;
+    assert_eq!(wrong.code, Some(1), "{}", wrong.said());
+    let at = wrong.out.iter().position(|line| line.starts_with("✗ no webhook of the plugin"));
+    let remedy = &wrong.out[at.unwrap() + 1];
+    assert!(
+        remedy.contains("/update-config: set passThroughWebhookUrl to https://other"),
+        "{remedy}"
+    );
+}
