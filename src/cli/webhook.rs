@@ -1,11 +1,13 @@
 //! The webhook's listener beside the hall: what it needs of the others, tied together.
 
-use crate::chakra::Client;
+use crate::chakra::{Client, rows};
 use crate::config::{Settings, WebhookSettings};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::policy;
 use crate::queue::rabbitmq::RabbitQueue;
-use crate::webhook::{Ties, Webhook};
+use crate::webhook::{Resolved, Ties, Webhook};
+use crate::wire::DeliveryStatus;
 use anyhow::Context;
 use futures_util::FutureExt;
 use std::sync::Arc;
@@ -43,6 +45,7 @@ impl Bound {
         let Some((webhook, settings)) = self.0 else { return answering };
         tracing::info!(address = %webhook.local_addr(), "the webhook listener");
         let (statuses, lanes) = (queue.statuses(), queue.lanes());
+        let count = counting(ledger.clone(), Arc::clone(&metrics));
         let ties = Ties {
             publish: Box::new(move |event| {
                 let statuses = statuses.clone();
@@ -52,7 +55,7 @@ impl Bound {
             job_of: Box::new(move |notice| Some(ledger.owner_of(&notice.message_id)?.0)),
             explain: Box::new(move |fault| client.told_later(fault.code, &fault.message)),
             has_lane: Box::new(move |number| lanes.borrow().contains(number)),
-            on_status: Box::new(|_| {}),
+            on_status: Box::new(count),
         };
         let stop = answering.stop.clone();
         answering.tasks.spawn(async move {
@@ -63,11 +66,52 @@ impl Bound {
     }
 }
 
+/// Counts failures by their codes, and how long deliveries took.
+fn counting(ledger: Ledger, metrics: Arc<Metrics>) -> impl Fn(&Resolved) {
+    move |Resolved { notice, failure, .. }| match (notice.status, failure) {
+        (DeliveryStatus::Delivered, _) => {
+            if let Some((_, accepted)) = ledger.owner_of(&notice.message_id) {
+                metrics.webhooks().delivered(policy::rest(notice.at, accepted));
+            }
+        }
+        (DeliveryStatus::Failed, failure) => {
+            metrics.webhooks().failed(&label(failure.as_ref().and_then(|failure| failure.code)));
+        }
+        (DeliveryStatus::Sent | DeliveryStatus::Read | DeliveryStatus::Played, _) => {}
+    }
+}
+
+/// Only codes that we know: strangers' are not bounded.
+fn label(code: Option<u32>) -> String {
+    match code {
+        None => "none".into(),
+        Some(code) if rows().iter().any(|row| row.codes.contains(&code)) => code.to_string(),
+        Some(_) => "other".into(),
+    }
+}
+
 impl Answering {
     /// Takes no more, and returns when what is under way was answered. The connections to RabbitMQ must
     /// stand until then.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_stranger_makes_a_label() {
+        for (code, shown) in [
+            (None, "none"),
+            (Some(131_026), "131026"),
+            (Some(250), "250"),
+            (Some(999_999), "other"),
+        ] {
+            assert_eq!(label(code), shown);
+        }
     }
 }

@@ -8,6 +8,10 @@ use std::time::Duration;
 /// Seconds. Meta asks for a median below 0.25; what is not confirmed within 0.2 is refused.
 const BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
 
+/// Seconds: at once on a phone that is on, and up to a day or more on one that is not.
+const DELIVERY_BUCKETS: [f64; 11] =
+    [0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 28_800.0, 86_400.0];
+
 /// What came of one request to the webhook's listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WebhookOutcome {
@@ -92,6 +96,8 @@ pub struct Webhooks {
     statuses: IntCounterVec,
     passed_over: IntCounterVec,
     settled_doubts: IntCounter,
+    delivery: Histogram,
+    failures: IntCounterVec,
 }
 
 impl Webhooks {
@@ -117,17 +123,32 @@ impl Webhooks {
             "doubts_settled_by_status_total",
             "Jobs in doubt that were known to be sent by a status of their message, without a look.",
         );
+        let delivery = HistogramOpts::new(
+            "delivery_seconds",
+            "From a message's acceptance to its delivery by Meta's clock, of messages that this worker sent \
+             and of whose delivery a webhook told it.",
+        );
+        let delivery = delivery.namespace(namespace).buckets(DELIVERY_BUCKETS.to_vec());
+        let failures = opts(
+            "status_failures_total",
+            "Statuses failed that were published, by Meta's code (other where the built-in table does not \
+             have it, none where none was given).",
+        );
         let all = Webhooks {
             requests: IntCounterVec::new(requests, &["outcome"])?,
             seconds: Histogram::with_opts(seconds.namespace(namespace).buckets(BUCKETS.to_vec()))?,
             statuses: IntCounterVec::new(statuses, &["number", "status"])?,
             passed_over: IntCounterVec::new(passed_over, &["why"])?,
             settled_doubts: IntCounter::with_opts(settled_doubts)?,
+            delivery: Histogram::with_opts(delivery)?,
+            failures: IntCounterVec::new(failures, &["code"])?,
         };
-        for counters in [&all.requests, &all.statuses, &all.passed_over] {
+        for counters in [&all.requests, &all.statuses, &all.passed_over, &all.failures] {
             registry.register(Box::new(counters.clone()))?;
         }
-        registry.register(Box::new(all.seconds.clone()))?;
+        for histogram in [&all.seconds, &all.delivery] {
+            registry.register(Box::new(histogram.clone()))?;
+        }
         registry.register(Box::new(all.settled_doubts.clone()))?;
         Ok(all)
     }
@@ -148,6 +169,16 @@ impl Webhooks {
     /// A job in doubt was known to be sent by a status.
     pub fn settled_doubt(&self) {
         self.settled_doubts.inc();
+    }
+
+    /// A message of this worker's was delivered, so long after its acceptance.
+    pub fn delivered(&self, took: Duration) {
+        self.delivery.observe(took.as_secs_f64());
+    }
+
+    /// A message failed after its acceptance. `code` is one of a bounded table, or a word.
+    pub fn failed(&self, code: &str) {
+        self.failures.with_label_values(&[code]).inc();
     }
 
     /// So many things in a body were told to nobody.

@@ -180,12 +180,21 @@ async fn a_failure_of_one_message_stops_nobody() {
     let story = Story::begin(1, failing(131_026)).await;
     story.send(&[NUMBER]).await;
     story.says(0, &format!(r#"statuses_total{{number="{NUMBER}",status="failed"}} 1"#)).await;
+    story.says(0, r#"status_failures_total{code="131026"} 1"#).await;
     // What is heard later is heeded later.
     story.tell(failing(131_048));
     story.send(&[OTHER]).await;
     let page = story.says(0, &format!(r#"paused{{number="{OTHER}",reason="blocked"}} 1"#)).await;
     assert!(!page.contains(&format!(r#"paused{{number="{NUMBER}""#)), "{page}");
     assert!(page.contains("chakra_sender_brake 0"), "{page}");
+}
+
+#[tokio::test]
+async fn the_time_to_delivery_is_measured_from_the_acceptance() {
+    let after = Latency::fixed(Duration::from_millis(100));
+    let story = Story::begin(1, Webhook { delivered_after: after, ..only_sent(100) }).await;
+    story.send(&[NUMBER, OTHER]).await;
+    story.says(0, "chakra_sender_delivery_seconds_count 2").await;
 }
 
 #[tokio::test]
