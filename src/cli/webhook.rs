@@ -7,9 +7,11 @@ use crate::metrics::Metrics;
 use crate::policy;
 use crate::queue::rabbitmq::RabbitQueue;
 use crate::webhook::{Resolved, Ties, Webhook};
-use crate::wire::DeliveryStatus;
+use crate::wire::{DeliveryStatus, NumberId, StatusEvent};
 use anyhow::Context;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,30 @@ use tokio_util::sync::CancellationToken;
 /// The listener, where one is asked for: bound, not yet answering.
 pub(super) struct Bound(Option<(Webhook, WebhookSettings)>);
 
+/// Where statuses go.
+pub(super) struct Outlet {
+    /// As [`Ties::publish`].
+    pub(super) publish: Box<dyn Fn(StatusEvent) -> BoxFuture<'static, bool> + Send + Sync>,
+    /// As [`Ties::has_lane`].
+    pub(super) has_lane: Box<dyn Fn(&NumberId) -> bool + Send + Sync>,
+}
+
+impl Outlet {
+    /// To the results exchange. Opens the connection for statuses, so there is one for each queue.
+    pub(super) fn of(queue: &mut RabbitQueue) -> Outlet {
+        let (statuses, lanes) = (queue.statuses(), queue.lanes());
+        Outlet {
+            publish: Box::new(move |event| {
+                let statuses = statuses.clone();
+                async move { statuses.publish(event).await.is_ok() }.boxed()
+            }),
+            has_lane: Box::new(move |number| lanes.borrow().contains(number)),
+        }
+    }
+}
+
 /// The listener, answering.
+#[derive(Default)]
 pub(super) struct Answering {
     tasks: JoinSet<()>,
     stop: CancellationToken,
@@ -33,7 +58,12 @@ impl Bound {
         Ok(Bound(Some((webhook, settings))))
     }
 
-    /// Begins to answer.
+    /// The address taken, where there is a listener.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.0.as_ref().map(|(webhook, _)| webhook.local_addr())
+    }
+
+    /// Begins to answer, and to publish to the results exchange.
     pub(super) fn answer(
         self,
         queue: &mut RabbitQueue,
@@ -41,20 +71,28 @@ impl Bound {
         ledger: Ledger,
         metrics: Arc<Metrics>,
     ) -> Answering {
-        let mut answering = Answering { tasks: JoinSet::new(), stop: CancellationToken::new() };
+        self.answer_into(|| Outlet::of(queue), client, ledger, metrics)
+    }
+
+    /// Begins to answer. The outlet is made only where there is a listener.
+    pub(super) fn answer_into(
+        self,
+        outlet: impl FnOnce() -> Outlet,
+        client: Client,
+        ledger: Ledger,
+        metrics: Arc<Metrics>,
+    ) -> Answering {
+        let mut answering = Answering::default();
         let Some((webhook, settings)) = self.0 else { return answering };
         tracing::info!(address = %webhook.local_addr(), "the webhook listener");
-        let (statuses, lanes) = (queue.statuses(), queue.lanes());
+        let Outlet { publish, has_lane } = outlet();
         let count = counting(ledger.clone(), Arc::clone(&metrics));
         let ties = Ties {
-            publish: Box::new(move |event| {
-                let statuses = statuses.clone();
-                async move { statuses.publish(event).await.is_ok() }.boxed()
-            }),
+            publish,
             // Where the producer has set opaque data of its own, and where a shape carries none.
             job_of: Box::new(move |notice| Some(ledger.owner_of(&notice.message_id)?.0)),
             explain: Box::new(move |fault| client.told_later(fault.code, &fault.message)),
-            has_lane: Box::new(move |number| lanes.borrow().contains(number)),
+            has_lane,
             on_status: Box::new(count),
         };
         let stop = answering.stop.clone();

@@ -93,6 +93,9 @@ async fn the_demo_through_a_broker_leaves_nothing_behind() {
     assert_eq!(ended.code, Some(0), "{}", ended.said());
     let closing = |line: &String| line.ends_with("messages sent twice: 0.");
     assert!(ended.out.iter().any(closing), "{}", ended.said());
+    for status in ["sent", "delivered", "read"] {
+        assert!(ended.statuses(status) > 0, "{}", ended.said());
+    }
     for list in ["list_queues", "list_exchanges"] {
         let left = broker.node().ctl(&[list, "--quiet", "name"]);
         assert!(!left.contains("chakra-demo"), "{left}");

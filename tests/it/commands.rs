@@ -284,6 +284,9 @@ async fn the_demo_sends_nothing_twice() {
         "{}",
         ended.said()
     );
+    for status in ["sent", "delivered", "read"] {
+        assert!(ended.statuses(status) > 0, "{}", ended.said());
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::Gathered;
 use crate::cli::parts;
+use crate::cli::webhook::{Bound, Outlet};
 use crate::clock;
 use crate::config::Settings;
 use crate::ledger::Ledger;
@@ -37,13 +38,14 @@ pub(super) fn settings(mut settings: Settings, uri: String) -> Settings {
 /// enqueued at all, since no id can be read.
 pub(super) async fn run(
     settings: &Settings,
+    bound: Bound,
     lines: &[String],
     gathered: &Gathered,
     stop: CancellationToken,
 ) -> anyhow::Result<u64> {
     let numbers: Vec<NumberId> =
         settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
-    let worked = work(settings, &numbers, lines, gathered, stop).await;
+    let worked = work(settings, bound, &numbers, lines, gathered, stop).await;
     let (connection, topology) = (parts::connection(settings), parts::topology(settings));
     let deleted = delete_everything(&connection, &topology, &numbers)
         .await
@@ -56,6 +58,7 @@ pub(super) async fn run(
 
 async fn work(
     settings: &Settings,
+    bound: Bound,
     numbers: &[NumberId],
     lines: &[String],
     gathered: &Gathered,
@@ -80,20 +83,23 @@ async fn work(
     };
     let (producer, mut follower) = ends?;
     let metrics = Arc::new(Metrics::new()?);
-    let (queue, incoming) =
+    let (mut queue, incoming) =
         RabbitQueue::start(rabbit, Arc::clone(&metrics)).map_err(anyhow::Error::msg)?;
     let drain = stop.child_token();
+    let (client, ledger) = (parts::client(settings)?, Ledger::in_memory(settings.ledger.bounds));
+    let outlet = || gathered.expecting(Outlet::of(&mut queue));
+    let webhook = bound.answer_into(outlet, client.clone(), ledger.clone(), Arc::clone(&metrics));
     let worker = Worker::new(
         parts::worker_settings(settings)?,
-        parts::client(settings)?,
-        Ledger::in_memory(settings.ledger.bounds),
+        client,
+        ledger,
         metrics,
         queue.may_send(),
         queue.notices(),
         drain.clone(),
     );
     let mut hall = JoinSet::new();
-    hall.spawn(worker.run(incoming));
+    hall.spawn(worker.hearing(queue.heard()).run(incoming));
 
     let mut state = queue.state();
     let told = tokio::select! {
@@ -109,6 +115,7 @@ async fn work(
         tracing::warn!("the demo's worker does not finish in time: abandoned");
         hall.shutdown().await;
     }
+    webhook.stop().await;
     queue.close().await;
     producer.close().await;
     follower.close().await;
@@ -126,7 +133,7 @@ async fn connect(rabbit: &RabbitSettings) -> anyhow::Result<(Producer, Follower)
     Ok((producer, follower))
 }
 
-/// Enqueues the jobs, and hears meanwhile what came of each.
+/// Enqueues the jobs, and hears meanwhile what came of each, and of its message.
 async fn tell(
     producer: &Producer,
     jobs: &[Addressed],
@@ -138,15 +145,23 @@ async fn tell(
             let lane = (number, *priority);
             producer.put(lane, id, body, clock::wall()).await.map_err(anyhow::Error::msg)?;
         }
-        Ok(())
-    };
-    let hear = async {
-        for _ in jobs {
-            gathered.take(&follower.next().await.map_err(anyhow::Error::msg)?);
-        }
         anyhow::Ok(())
     };
-    tokio::try_join!(put, hear).map(|((), ())| ())
+    let hear = async {
+        loop {
+            gathered.take(&follower.next().await.map_err(anyhow::Error::msg)?);
+        }
+    };
+    let all = async {
+        put.await?;
+        gathered.results(jobs.len()).await;
+        gathered.last_status().await;
+        Ok(())
+    };
+    tokio::select! {
+        all = all => all,
+        deaf = hear => deaf,
+    }
 }
 
 /// Ends when the broker is of no use: it cannot be worked with, or is not ready for too long.

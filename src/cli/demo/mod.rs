@@ -1,27 +1,33 @@
-//! `demo`: the main job on one machine. A sandbox, the worker and sample jobs in one process; live
-//! progress, and a closing table. It needs no account and leaves nothing behind.
+//! `demo`: the main job on one machine. A sandbox with its webhooks, the worker and sample jobs in one
+//! process; live progress, and a closing table. It needs no account and leaves nothing behind.
 
 mod broker;
+mod gathered;
 mod jobs;
 mod table;
 
+use super::webhook::{Bound, Outlet};
 use super::{End, parts, progress, under_signals};
 use crate::clock;
-use crate::config::{self, NumberOverride, Settings};
+use crate::config::{self, NumberOverride, Settings, WebhookSettings};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::Notices;
 use crate::queue::file::{FileQueue, OnResult, Results};
-use crate::sandbox::{Sandbox, SandboxConfig};
+use crate::sandbox::{self, Sandbox, SandboxConfig};
+use crate::webhook::Proof;
 use crate::wire::{Event, NumberId, ResultEvent};
 use crate::worker::Worker;
 use anyhow::Context;
 use clap::Args;
-use indicatif::ProgressBar;
+use futures_util::FutureExt;
+use gathered::{Gathered, Told};
+use std::future;
 use std::io::Cursor;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
-use table::{Outcome, Row, Seen};
+use table::{Row, Seen};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,30 +42,6 @@ pub(super) struct DemoArguments {
 const PACES: [(&str, f64); 3] =
     [("1027729340496751", 70.0), ("1027729340496752", 17.0), ("1027729340496753", 70.0)];
 
-/// The results as they come.
-#[derive(Debug, Clone)]
-struct Gathered {
-    outcomes: Arc<Mutex<Vec<Outcome>>>,
-    bar: ProgressBar,
-}
-
-impl Gathered {
-    /// Takes an event as a consumer gets it.
-    fn take(&self, event: &[u8]) {
-        match serde_json::from_slice(event) {
-            Ok(outcome) => {
-                self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome)
-            }
-            Err(error) => tracing::error!(%error, "an event that its own consumer cannot read"),
-        }
-        self.bar.inc(1);
-    }
-
-    fn all(&self) -> Vec<Outcome> {
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<End> {
     let stop = CancellationToken::new();
     under_signals(&stop, demo(arguments, stop.clone())).await
@@ -68,23 +50,31 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<End> {
 async fn demo(arguments: DemoArguments, stop: CancellationToken) -> anyhow::Result<End> {
     let config = SandboxConfig::from_toml(include_str!("../../../config/demo.toml"))?;
     let (token, plugin) = (config.token.clone(), config.plugin_id.clone());
+    let webhook = config.webhook.clone();
     let sandbox = Sandbox::start(config).await.context("starting the sandbox")?;
-    let settings = settings(&sandbox, token, plugin)?;
+    // Both ends of it are in this process.
+    let secret = format!("{:032x}", fastrand::u128(..));
+    let settings = settings(&sandbox, token, plugin, secret.clone())?;
+    let bound = Bound::bind(&settings).await?;
+    let url = bound.address().map(|address| format!("http://{address}/webhook"));
+    sandbox.set_webhook(sandbox::Webhook { url, secret: Some(secret), ..webhook })?;
     let lines = jobs::lines(clock::wall());
     announce(&sandbox, lines.len(), arguments.rabbitmq.is_some());
 
     let bar = progress::bar(Some(lines.len() as u64), "sending");
-    let gathered = Gathered { outcomes: Arc::default(), bar: bar.clone() };
+    let gathered = Gathered::new(bar.clone(), sandbox.record());
     let started = clock::monotonic();
     let unreadable = match arguments.rabbitmq {
-        None => through_memory(&settings, &lines, &gathered, stop.clone()).await?,
+        None => through_memory(&settings, bound, &lines, &gathered, stop.clone()).await?,
         Some(uri) => {
             let settings = broker::settings(settings, uri);
-            broker::run(&settings, &lines, &gathered, stop.clone()).await?
+            broker::run(&settings, bound, &lines, &gathered, stop.clone()).await?
         }
     };
     bar.finish_and_clear();
-    close(&sandbox, &gathered.all(), unreadable, started.elapsed());
+    let told = gathered.all();
+    let took = told.last_result.map_or(Duration::ZERO, |last| last.duration_since(started));
+    close(&sandbox, &told, unreadable, took);
     sandbox.stop().await;
     match stop.is_cancelled() {
         true => Ok(End::NotWell),
@@ -92,12 +82,23 @@ async fn demo(arguments: DemoArguments, stop: CancellationToken) -> anyhow::Resu
     }
 }
 
-/// The defaults, pointed at the sandbox.
-fn settings(sandbox: &Sandbox, token: String, plugin: String) -> anyhow::Result<Settings> {
+/// The defaults, pointed at the sandbox, with webhooks that are signed with this secret.
+fn settings(
+    sandbox: &Sandbox,
+    token: String,
+    plugin: String,
+    secret: String,
+) -> anyhow::Result<Settings> {
     let mut settings = config::load(None, std::iter::empty())?;
     settings.chakra.base_url = sandbox.base_url();
     settings.chakra.token = Some(token.into());
     settings.chakra.plugin_id = Some(plugin);
+    settings.webhook = Some(WebhookSettings {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        proof: Proof::Signature(secret.into()),
+        verify_token: None,
+        public_url: None,
+    });
     for (id, rate) in PACES {
         let id = NumberId::parse(id).map_err(anyhow::Error::msg)?;
         settings.numbers.overrides.push(NumberOverride { id, rate, burst: None });
@@ -108,14 +109,15 @@ fn settings(sandbox: &Sandbox, token: String, plugin: String) -> anyhow::Result<
 /// The worker over lines in memory. Returns how many lines had no readable id.
 async fn through_memory(
     settings: &Settings,
+    bound: Bound,
     lines: &[String],
     gathered: &Gathered,
     stop: CancellationToken,
 ) -> anyhow::Result<u64> {
-    let gathered = gathered.clone();
+    let consumer = gathered.clone();
     let on_result: OnResult = Arc::new(move |event: &ResultEvent| {
         let event = Event::Result(event.clone());
-        gathered.take(&serde_json::to_vec(&event).unwrap_or_default());
+        consumer.take(&serde_json::to_vec(&event).unwrap_or_default());
     });
     let jobs = Cursor::new(lines.join("\n"));
     let results = Results::to(std::io::sink());
@@ -125,18 +127,34 @@ async fn through_memory(
     let queue = FileQueue::start(jobs, results, held, stop.clone(), of_queue, on_result);
     let (incoming, run) = queue.split();
     let (_always, may_send) = watch::channel(true);
+    let (client, ledger) = (parts::client(settings)?, Ledger::in_memory(settings.ledger.bounds));
+    let outlet = || straight_to(gathered.clone());
+    let webhook = bound.answer_into(outlet, client.clone(), ledger.clone(), Arc::clone(&metrics));
     let worker = Worker::new(
         parts::worker_settings(settings)?,
-        parts::client(settings)?,
-        Ledger::in_memory(settings.ledger.bounds),
+        client,
+        ledger,
         metrics,
         may_send,
         Notices::default(),
-        stop,
+        stop.clone(),
     );
     worker.run(incoming).await;
     let tally = run.finish().await.map_err(anyhow::Error::msg)?;
+    stop.run_until_cancelled(gathered.last_status()).await;
+    webhook.stop().await;
     Ok(tally.unreadable)
+}
+
+/// Statuses to the consumer, with no broker between.
+fn straight_to(gathered: Gathered) -> Outlet {
+    Outlet {
+        publish: Box::new(move |event| {
+            gathered.take(&serde_json::to_vec(&Event::Status(event)).unwrap_or_default());
+            future::ready(true).boxed()
+        }),
+        has_lane: Box::new(|_| true),
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "stderr is for people")]
@@ -150,12 +168,13 @@ fn announce(sandbox: &Sandbox, jobs: usize, broker: bool) {
         sandbox.base_url()
     );
     eprintln!(
-        "{jobs} sample jobs on three numbers go {way} to the worker, and through it to WhatsApp.\n"
+        "{jobs} sample jobs on three numbers go {way} to the worker, and through it to WhatsApp.\n\
+         Signed webhooks tell later what became of the messages.\n"
     );
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what the demo is for")]
-fn close(sandbox: &Sandbox, results: &[Outcome], unreadable: u64, took: Duration) {
+fn close(sandbox: &Sandbox, told: &Told, unreadable: u64, took: Duration) {
     let record = sandbox.record();
     let rows: Vec<Row> = jobs::NUMBERS
         .iter()
@@ -172,5 +191,5 @@ fn close(sandbox: &Sandbox, results: &[Outcome], unreadable: u64, took: Duration
         unreadable,
         took,
     };
-    println!("{}", table::render(&rows, results, seen));
+    println!("{}", table::render(&rows, told, seen));
 }

@@ -1,9 +1,11 @@
 //! The closing table of the demo: what became of the jobs, for a person. Everything in it is counted
-//! from the results and from the sandbox's own book.
+//! from what a consumer was told and from the sandbox's own book.
 
+use super::gathered::Told;
+use crate::wire::DeliveryStatus;
 use jiff::Timestamp;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// A result as a consumer reads it from its event.
@@ -51,7 +53,8 @@ pub(super) struct Seen {
 }
 
 /// The whole table as text.
-pub(super) fn render(rows: &[Row], results: &[Outcome], seen: Seen) -> String {
+pub(super) fn render(rows: &[Row], told: &Told, seen: Seen) -> String {
+    let results = &told.results;
     let mut lines = numbers(rows, results);
     lines.extend(reasons(results, seen.unreadable));
     lines.push(String::new());
@@ -67,6 +70,7 @@ pub(super) fn render(rows: &[Row], results: &[Outcome], seen: Seen) -> String {
         "WhatsApp (here: the sandbox) took in {} messages; messages sent twice: {}.",
         seen.accepted, seen.twice
     ));
+    lines.push(statuses(&told.statuses));
     let jobs = seen.unreadable + results.len() as u64;
     let seconds = seen.took.as_secs_f64();
     lines.push(format!("{jobs} jobs in, {} results out, in {seconds:.1} s.", results.len()));
@@ -100,6 +104,18 @@ fn numbers(rows: &[Row], results: &[Outcome]) -> Vec<String> {
         std::iter::once(first).chain(rest).collect::<Vec<_>>().join("  ")
     };
     table.iter().map(show).collect()
+}
+
+/// What became of messages, in the order in which it happens to one.
+fn statuses(counted: &HashMap<DeliveryStatus, u64>) -> String {
+    let count = |status: DeliveryStatus| {
+        Some(format!("{} {status}", counted.get(&status)?, status = status.name()))
+    };
+    let counts: Vec<String> = DeliveryStatus::ALL.into_iter().filter_map(count).collect();
+    match counts.is_empty() {
+        true => "statuses: none".to_owned(),
+        false => format!("statuses: {}", counts.join(", ")),
+    }
 }
 
 /// Why jobs were not accepted, most frequent first.

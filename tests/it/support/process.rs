@@ -214,6 +214,14 @@ impl Ended {
     pub(crate) fn said(&self) -> String {
         [self.out.join("\n"), self.err.join("\n")].join("\n")
     }
+
+    /// Of how many messages a demo was told this.
+    pub(crate) fn statuses(&self, status: &str) -> u64 {
+        let line = self.out.iter().find_map(|line| line.strip_prefix("statuses: "));
+        let counts = line.unwrap_or_else(|| panic!("{}", self.said())).split(", ");
+        let count = counts.filter_map(|count| count.split_once(' ')).find(|(_, of)| *of == status);
+        count.map_or(0, |(count, _)| count.parse().unwrap())
+    }
 }
 
 impl Process {
