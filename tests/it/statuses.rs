@@ -2,11 +2,12 @@
 //! come to one of the workers.
 
 use crate::support::broker::Broker;
-use crate::support::process::{AdminPage, Process, Program, faults, sandbox, write};
+use crate::support::process::{AdminPage, IN_TIME, Process, Program, faults, sandbox, write};
 use crate::support::webhook::{Hook, SECRET, events};
 use crate::support::world::{NUMBER, OTHER, job, text};
-use chakra_sender::sandbox::{Failure, Latency, Sandbox, Webhook};
+use chakra_sender::sandbox::{Failure, Latency, Record, Sandbox, Webhook, WebhookShape};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A worker, and its admin listener.
@@ -85,6 +86,13 @@ impl Story {
             _ = self.says(1, series) => 1,
         };
         (one, self.says(1 - one, "chakra_sender").await)
+    }
+
+    /// Waits until the sandbox's book says so.
+    async fn book(&self, is_so: impl Fn(&Record) -> bool) {
+        let record = self.sandbox.record();
+        let waited = tokio::time::timeout(IN_TIME, record.wait_for(is_so)).await;
+        waited.unwrap_or_else(|_| panic!("{:?}", record.webhook_counts()));
     }
 
     /// Everything that was told of jobs and messages so far.
@@ -211,6 +219,82 @@ async fn data_of_the_producers_own_is_carried_beside_the_job_that_the_message_id
     let told = story.told().await;
     let sent = told.iter().find(|event| event["status"] == "sent").unwrap();
     assert_eq!((&sent["id"], &sent["opaque"]), (&"order-1".into(), &OPAQUE.into()));
+}
+
+#[tokio::test]
+async fn events_of_chakras_own_shape_are_refused_until_the_secret_is_right_and_find_their_job() {
+    let wrong = Some("another-hmac-key".to_owned());
+    let webhook = |secret| Webhook { shape: WebhookShape::Chakra, secret, ..only_sent(50) };
+    let story = Story::begin(1, webhook(wrong)).await;
+    story.send(&[NUMBER]).await;
+    story.book(|book| book.webhook_counts().answered_by_status.contains_key(&401)).await;
+    story.says(0, r#"webhooks_total{outcome="wrong-signature"}"#).await;
+    story.says(0, &format!(r#"number="{NUMBER}",status="accepted"}} 1"#)).await;
+    let told = story.told().await;
+    assert!(matches!(&told[..], [result] if result["event"] == "result"), "{told:?}");
+
+    story.tell(webhook(Some(SECRET.into())));
+    story.says(0, r#"statuses_total{number="unknown",status="sent"} 1"#).await;
+    let told = story.told().await;
+    let [sent] = &told[..] else { panic!("{told:?}") };
+    // The shape has neither: the job is that of the message id.
+    assert_eq!((&sent["phone_number_id"], &sent["opaque"]), (&Value::Null, &Value::Null));
+    assert_eq!(sent["id"], format!("job-{NUMBER}"));
+}
+
+#[tokio::test]
+async fn statuses_before_the_result_twice_and_out_of_order_are_told_in_order_and_once() {
+    const JOBS: usize = 20;
+    const ORDER: [&str; 3] = ["sent", "delivered", "read"];
+    let story = Story::begin(1, only_sent(50)).await;
+    // Then the way of statuses is open, and none is asked for twice since it was not.
+    story.send(&[OTHER]).await;
+    story.says(0, &format!(r#"statuses_total{{number="{OTHER}",status="sent"}} 1"#)).await;
+    story.told().await;
+    let soon = Latency::fixed(Duration::from_millis(20));
+    let webhook = Webhook { delivered_after: soon, read_after: soon, ..only_sent(20) };
+    let trouble = Webhook { early: 1.0, shuffled: 1.0, repeat: 1.0, repeat_after: soon, ..webhook };
+    // One post at a time: of two that come at the same time both may pass.
+    story.tell(Webhook { read: 1.0, concurrency: 1, ..trouble });
+    let jobs: Vec<String> = (0..JOBS).map(|n| text(&format!("job-{n}"), "x")).collect();
+    story.enqueue(&jobs).await;
+    let accepted = format!(r#"number="{NUMBER}",status="accepted"}} {JOBS}"#);
+    story.says(0, &accepted).await;
+    // What waits is the `delivered` of the first message alone, which comes much later.
+    let planned = (JOBS * ORDER.len() * 2) as u64;
+    story.book(|book| book.webhook_counts().acknowledged == planned + 1).await;
+
+    let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for event in story.told().await {
+        let [id, status] = ["id", "status"].map(|key| event[key].as_str().unwrap().to_owned());
+        told.entry(id).or_default().push(status);
+    }
+    assert_eq!(told.len(), JOBS);
+    for (job, told) in told {
+        let results = told.iter().filter(|status| *status == "accepted").count();
+        assert_eq!((results, told[0] == "accepted"), (1, false), "{job}: {told:?}");
+        let rank = |status: &String| ORDER.iter().position(|word| word == status);
+        let ranks: Vec<usize> = told.iter().filter_map(rank).collect();
+        assert!(ranks.is_sorted_by(|one, next| one < next), "{job}: {told:?}");
+        assert_eq!(ranks.last(), Some(&2), "{job}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn statuses_that_never_come_change_no_result() {
+    const JOBS: usize = 10;
+    let story = Story::begin(1, Webhook { loss: 1.0, ..only_sent(50) }).await;
+    story.sandbox.set_faults(faults("[[faults]]\nfirst = 2\ncut = 'after'")).unwrap();
+    let jobs: Vec<String> = (0..JOBS).map(|n| text(&format!("job-{n}"), "x")).collect();
+    story.enqueue(&jobs).await;
+    let page = story.says(0, &format!(r#"number="{NUMBER}",status="accepted"}} {JOBS}"#)).await;
+    assert!(!page.contains("statuses_total{"), "{page}");
+    let told = story.told().await;
+    let ids: BTreeSet<&str> = told.iter().map(|result| result["id"].as_str().unwrap()).collect();
+    assert_eq!((told.len(), ids.len()), (JOBS, JOBS), "{told:?}");
+    let record = story.sandbox.record();
+    assert_eq!((record.webhook_counts().planned, record.duplicates().len()), (0, 0));
+    assert!(record.webhook_counts().lost > 0);
 }
 
 #[tokio::test]
