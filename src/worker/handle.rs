@@ -80,7 +80,11 @@ impl Hall {
         let Ready { history, turn, template } = match tokio::time::timeout(MAX_IN_HAND, ready).await
         {
             Ok(Ok(ready)) => ready,
-            Ok(Err(Stopped::Settled(settlement))) => return Some(*settlement),
+            Ok(Err(Stopped::Settled(settlement))) => {
+                // One that only waits does so where it is by now.
+                let is_void = Outcome::of(&settlement).is_none() && !incoming.receipt.is_ours();
+                return (!is_void).then_some(*settlement);
+            }
             Ok(Err(Stopped::Void)) => return None,
             Err(_) => return Some(unrecalled(job, incoming)),
         };

@@ -119,6 +119,11 @@ async fn when_the_line_is_cut_calls_under_way_are_told_and_what_had_not_begun_is
     let record = story.record();
     assert!(never(&record, |record| first_after(record, gone).is_some()).await);
     line.mend();
+    story.reach(|state| *state == BrokerState::Up).await;
+    let back = clock::monotonic();
+    story.recorded("nothing is sent any more", |record| first_after(record, back).is_some()).await;
+    let took = first_after(&record, back).unwrap().saturating_duration_since(back);
+    assert!(took < Duration::from_secs(1), "the pace went to jobs of the lost line for {took:?}");
     story.results(JOBS).await;
     story.drain().await;
     let told = story.everything_told().await;

@@ -86,14 +86,19 @@ struct Subscription {
     _ends: EndsWith,
 }
 
-/// However a subscription ends: the broker has given back what was held by then.
-struct EndsWith(Weak<Hold>);
+/// However a subscription ends: the broker has given back what was held by then, so none of it waits for
+/// a turn any longer.
+struct EndsWith {
+    hold: Weak<Hold>,
+    over: CancellationToken,
+}
 
 impl Drop for EndsWith {
     fn drop(&mut self) {
-        if let Some(hold) = self.0.upgrade() {
+        if let Some(hold) = self.hold.upgrade() {
             hold.end();
         }
+        self.over.cancel();
     }
 }
 
@@ -180,7 +185,7 @@ impl LaneTask {
         let tenure = self.tenures.begin(over.clone());
         let urgent = consume(Priority::Urgent).await?;
         let normal = consume(Priority::Normal).await?;
-        let _ends = EndsWith(Arc::downgrade(&hold));
+        let _ends = EndsWith { hold: Arc::downgrade(&hold), over: over.clone() };
         Ok((Subscription { channel, urgent, normal, dropped, tenure, over, _ends }, hold))
     }
 
