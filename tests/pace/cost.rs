@@ -25,8 +25,8 @@ const MEMORY_AT_MOST: u64 = 128 << 20;
 const WINDOW: Duration = Duration::from_secs(20);
 
 /// After a start or after the first jobs: what happens once is over, the first counting of what waits in
-/// each lane (10 s) included.
-const SETTLED: Duration = Duration::from_secs(12);
+/// each lane (20 ms a lane) included.
+const SETTLED: Duration = Duration::from_secs(25);
 
 /// A worker takes hold of a thousand lanes within this.
 const HELD_WITHIN: Duration = Duration::from_secs(60);
