@@ -237,6 +237,12 @@ pub fn sent_after(history: &History, doubt: &Doubt) -> Timestamp {
     began.checked_sub(CLOCK_SLACK).unwrap_or(Timestamp::MIN)
 }
 
+/// Whether a status that names the job tells of this attempt: what happened before it does not. Of a replay
+/// nothing is told, since its first message has the same name, and its statuses can come late.
+pub fn is_told(history: &History, doubt: &Doubt, at: Timestamp) -> bool {
+    history.replay.is_none() && at >= sent_after(history, doubt)
+}
+
 /// By then no call that was under way when the doubt began goes on, and the chat shows what it sent.
 fn last_look(doubt: &Doubt, policy: &DoubtPolicy, lag: Duration) -> Timestamp {
     let shown = policy.longest_call.saturating_add(lag).saturating_add(MARGIN);
@@ -476,13 +482,17 @@ mod tests {
     }
 
     #[test]
-    fn a_match_is_not_older_than_the_attempt_but_for_the_clocks() {
+    fn what_tells_of_an_attempt_is_not_older_but_for_the_clocks_and_of_a_replay_only_the_chat_tells()
+     {
         let fresh = History::fresh(at(0));
         assert_eq!(sent_after(&fresh, &strong()), at(-30));
         assert_eq!(sent_after(&fresh, &weak()), at(-3630));
         let stamped = History { enqueued_at: Some(at(-100)), ..fresh.clone() };
         assert_eq!(sent_after(&stamped, &weak()), at(-130));
-        let ahead = History { enqueued_at: Some(at(100)), ..fresh };
+        let ahead = History { enqueued_at: Some(at(100)), ..fresh.clone() };
         assert_eq!(sent_after(&ahead, &weak()), at(-30));
+        assert!(is_told(&fresh, &strong(), at(-30)) && !is_told(&fresh, &strong(), at(-31)));
+        let replayed = History { replay: Some(1), ..fresh };
+        assert!(!is_told(&replayed, &strong(), at(60)));
     }
 }

@@ -17,8 +17,8 @@ pub use conclude::{
     unreadable,
 };
 pub use doubt::{
-    Doubt, DoubtPolicy, Match, Sighting, Strength, Verdict, found, in_doubt, judge, look_crowded,
-    look_due, read_chat, sent_after,
+    Doubt, DoubtPolicy, Match, Sighting, Strength, Verdict, found, in_doubt, is_told, judge,
+    look_crowded, look_due, read_chat, sent_after,
 };
 pub use drop::{DROPPED, DropRule, MetadataFilter, dropped, drops};
 pub use failure::{Answer, Failure};

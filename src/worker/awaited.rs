@@ -4,12 +4,16 @@
 
 use crate::queue::{Heard, Listening};
 use crate::wire::{JobId, NumberId, SendJob};
+use jiff::Timestamp;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Jobs waited for at once, about 300 bytes each. An outage leaves as many in doubt as calls were under way.
 const MOST: usize = 20_000;
+
+/// Messages that statuses may tell of one job before it asks. More than its own are others' with the same id.
+const MOST_TOLD: usize = 4;
 
 /// A job in doubt is noted anew at each of its looks, one a minute at least. One that was not for so long went
 /// elsewhere.
@@ -28,8 +32,16 @@ pub(super) struct Awaited {
 struct Waiting {
     number: NumberId,
     since: Instant,
-    /// Meta's id of its message, once a status told it.
-    message_id: Option<String>,
+    told: Vec<Told>,
+}
+
+/// A message that a status told to be the job's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Meta's id of it.
+    pub(super) message_id: String,
+    /// When what was told of it first happened, by Meta's clock.
+    pub(super) at: Timestamp,
 }
 
 impl Awaited {
@@ -48,7 +60,7 @@ impl Awaited {
         } else if self.jobs.len() < MOST {
             let number = job.phone_number_id.clone();
             self.listening.add(&number);
-            let waiting = Waiting { number, since: now, message_id: None };
+            let waiting = Waiting { number, since: now, told: Vec::new() };
             self.jobs.insert(job.id.clone(), waiting);
         }
     }
@@ -59,25 +71,34 @@ impl Awaited {
             && let Some(waiting) = self.jobs.get_mut(job)
             && heard.number.as_ref() == Some(&waiting.number)
         {
-            waiting.message_id.get_or_insert_with(|| heard.message_id.clone());
+            let is_known = waiting.told.iter().any(|told| told.message_id == heard.message_id);
+            if !is_known && waiting.told.len() < MOST_TOLD {
+                waiting.told.push(Told { message_id: heard.message_id.clone(), at: heard.at });
+            }
         }
     }
 
-    /// The message that a status has shown to be the job's.
-    pub(super) fn message_of(&self, job: &SendJob) -> Option<String> {
-        let waiting = self.jobs.get(&job.id)?;
-        waiting.message_id.clone().filter(|_| waiting.number == job.phone_number_id)
+    /// The messages that statuses told to be the job's, in the order in which they came.
+    pub(super) fn told_of(&self, job: &SendJob) -> Vec<Told> {
+        self.of(job).map(|waiting| waiting.told.clone()).unwrap_or_default()
     }
 
     /// Whether a status has shown that a message is another job's.
     pub(super) fn is_anothers(&self, message_id: &str, job: &SendJob) -> bool {
         let mut others = self.jobs.iter().filter(|(id, _)| **id != job.id);
-        others.any(|(_, other)| other.message_id.as_deref() == Some(message_id))
+        others.any(|(_, other)| other.told.iter().any(|told| told.message_id == message_id))
     }
 
     /// The job is in doubt no more.
     pub(super) fn forget(&mut self, job: &SendJob) {
-        self.jobs.remove(&job.id);
+        if self.of(job).is_some() {
+            self.jobs.remove(&job.id);
+        }
+    }
+
+    /// An id that is used for another number's message is not this job.
+    fn of(&self, job: &SendJob) -> Option<&Waiting> {
+        self.jobs.get(&job.id).filter(|waiting| waiting.number == job.phone_number_id)
     }
 
     /// Forgets what went elsewhere, and listens only where something is waited for.
@@ -119,20 +140,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_message_that_is_told_of_a_job_in_doubt_is_its_own() {
+    fn the_messages_that_are_told_of_a_job_in_doubt_are_kept_in_their_order() {
         let (mut awaited, listened) = begin();
         let (one, other, now) = (job("one", ""), job("other", ""), Instant::now());
         awaited.hear(&heard("one", "1", "wamid.0"));
         awaited.listen(&one, now);
-        assert_eq!((awaited.message_of(&one), listened()), (None, 1));
+        assert_eq!((awaited.told_of(&one), listened()), (vec![], 1));
         awaited.hear(&heard("one", "2", "wamid.0"));
-        for message_id in ["wamid.1", "wamid.2"] {
+        let ids = ["wamid.1", "wamid.2", "wamid.1", "wamid.3", "wamid.4", "wamid.5"];
+        for message_id in ids {
             awaited.hear(&heard("one", "1", message_id));
         }
-        assert_eq!(awaited.message_of(&one).as_deref(), Some("wamid.1"));
+        let told: Vec<String> =
+            awaited.told_of(&one).into_iter().map(|told| told.message_id).collect();
+        assert_eq!(told, ["wamid.1", "wamid.2", "wamid.3", "wamid.4"]);
         assert!(awaited.is_anothers("wamid.1", &other) && !awaited.is_anothers("wamid.1", &one));
+        let elsewhere = SendJob { phone_number_id: NumberId::parse("2").unwrap(), ..one.clone() };
+        awaited.forget(&elsewhere);
+        assert_eq!((awaited.told_of(&elsewhere), awaited.told_of(&one).len()), (vec![], 4));
         awaited.forget(&one);
-        assert_eq!((awaited.message_of(&one), listened()), (None, 1));
+        assert_eq!((awaited.told_of(&one), listened()), (vec![], 1));
         awaited.look_over(now);
         assert_eq!(listened(), 0);
     }

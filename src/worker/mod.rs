@@ -294,7 +294,7 @@ impl Hall {
         };
         let outcome = Outcome::of(&settlement);
         if let Ok(job) = &incoming.job
-            && !is_doubt(&settlement)
+            && ends_doubt(&settlement)
         {
             lock(&self.awaited).forget(job);
         }
@@ -383,9 +383,14 @@ async fn both(
     }
 }
 
-/// Whether the job goes on, and may have been sent.
-fn is_doubt(settlement: &Settlement) -> bool {
-    matches!(settlement, Settlement::Reschedule(wait) if wait.history.doubt.is_some())
+/// Whether it is known by now what became of the job. What is invalid may have the id of another that is in
+/// doubt.
+fn ends_doubt(settlement: &Settlement) -> bool {
+    match settlement {
+        Settlement::Reschedule(wait) => wait.history.doubt.is_none(),
+        Settlement::DeadLetter { class, .. } => *class != Class::Invalid,
+        Settlement::Finish(_) => true,
+    }
 }
 
 /// A defect of ours struck in the middle of a job: what it did until then is not known.

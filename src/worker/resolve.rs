@@ -1,6 +1,7 @@
 //! A job that may have been sent: whether a status or its chat shows that it was. What that means is
 //! `policy`'s to say.
 
+use super::awaited::Told;
 use super::handle::{IDENTICAL_WAITS, Stopped};
 use super::looking::Crowded;
 use super::{Hall, lock};
@@ -38,7 +39,7 @@ impl Hall {
         history: History,
     ) -> Result<History, Stopped> {
         self.noted(job, self.doubt(job, delivery, doubt).await);
-        self.unless_told(job, delivery, &history)?;
+        self.unless_told(job, delivery, &history, &doubt)?;
         let due = policy::look_due(&history, &doubt, &self.live.borrow().doubt);
         let later = || Stopped::settled(policy::in_doubt(&history, doubt, due));
         let rest = policy::rest(due, clock::wall());
@@ -56,7 +57,7 @@ impl Hall {
         };
         let turn = incoming.tenure.unless_over(turn).await.ok_or_else(later)?;
         // Also in the time of its wait.
-        self.unless_told(job, delivery, &history)?;
+        self.unless_told(job, delivery, &history, &doubt)?;
         let again = || {
             let (now, chance) = (clock::wall(), fastrand::f64());
             Stopped::settled(policy::look_crowded(&history, doubt, now, chance))
@@ -89,11 +90,14 @@ impl Hall {
         job: &SendJob,
         delivery: &Delivery,
         history: &History,
+        doubt: &Doubt,
     ) -> Result<(), Stopped> {
-        let Some(message_id) = lock(&self.awaited).message_of(job) else { return Ok(()) };
-        if !delivery.claim(&message_id) {
+        let told = lock(&self.awaited).told_of(job);
+        let mut its_own = told.into_iter().filter(|told| policy::is_told(history, doubt, told.at));
+        let Some(Told { message_id, .. }) = its_own.find(|told| delivery.claim(&told.message_id))
+        else {
             return Ok(());
-        }
+        };
         self.metrics.webhooks().settled_doubt();
         tracing::debug!(job = %job.id, "a status shows that it was taken in");
         Err(Stopped::settled(policy::found(job, history, message_id, clock::wall())))
