@@ -97,6 +97,8 @@ pub struct Brake {
     /// The number of the next pass. Passes are numbered in their order.
     next: u64,
     state: State,
+    /// When it was last let go, or begun anew. What was told of an earlier time is over.
+    freed: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -120,7 +122,7 @@ enum State {
 
 impl Default for Brake {
     fn default() -> Brake {
-        Brake { next: 0, state: State::Off { since: 0, failures: 0 } }
+        Brake { next: 0, state: State::Off { since: 0, failures: 0 }, freed: None }
     }
 }
 
@@ -157,8 +159,17 @@ impl Brake {
         }
     }
 
-    /// What came to be known of the account beside any request.
-    pub fn heard(&mut self, sign: Sign, now: Instant) -> Option<Change> {
+    /// What came to be known of the account beside any request, and was so then: at most `now`. A wait that
+    /// is asked for counts from then.
+    pub fn heard(&mut self, sign: Sign, then: Instant, now: Instant) -> Option<Change> {
+        if self.freed.is_some_and(|freed| then < freed) {
+            return None;
+        }
+        let rest = |wait: Duration| wait.min(LONGEST_ASKED).saturating_sub(now - then);
+        let sign = match sign {
+            Sign::Asked(hint) => Sign::Asked(hint.map(rest)),
+            Sign::Works | Sign::Fails | Sign::Nothing => sign,
+        };
         match self.state {
             State::Off { .. } => self.ended_while_off(sign, now),
             State::On { .. } => self.ended_late(sign, now),
@@ -168,6 +179,7 @@ impl Brake {
     /// The reason for a hold is gone (a new API key): a probe may go at once, and what is under way
     /// by now tells nothing any more.
     pub fn begin_anew(&mut self, now: Instant) {
+        self.freed = Some(now);
         match &mut self.state {
             State::Off { since, failures } => (*since, *failures) = (self.next, 0),
             State::On { heeds, until, probe, .. } => {
@@ -208,7 +220,7 @@ impl Brake {
         *probe = None;
         let longer = (*step * 2).min(LONGEST_WAIT);
         let wait = match sign {
-            Sign::Works => return self.let_go(),
+            Sign::Works => return self.let_go(now),
             Sign::Nothing => return None,
             Sign::Fails => longer,
             Sign::Asked(hint) => {
@@ -226,7 +238,7 @@ impl Brake {
     fn ended_late(&mut self, sign: Sign, now: Instant) -> Option<Change> {
         let State::On { until, asked, .. } = &mut self.state else { return None };
         match sign {
-            Sign::Works if !*asked => self.let_go(),
+            Sign::Works if !*asked => self.let_go(now),
             Sign::Asked(hint) => {
                 *asked = true;
                 *until = (*until).max(now + asked_wait(FIRST_WAIT, hint));
@@ -236,7 +248,8 @@ impl Brake {
         }
     }
 
-    fn let_go(&mut self) -> Option<Change> {
+    fn let_go(&mut self, now: Instant) -> Option<Change> {
+        self.freed = Some(now);
         self.state = State::Off { since: self.next, failures: 0 };
         Some(Change::Off)
     }
@@ -466,5 +479,19 @@ mod tests {
         story.brake.begin_anew(story.now);
         assert_eq!(story.end(late, Sign::Asked(Some(seconds(60)))), None);
         assert!(!story.brake.is_on());
+    }
+
+    #[test]
+    fn what_is_told_late_counts_from_then_and_is_over_once_the_brake_was_let_go() {
+        let (mut story, asked) = (Story::begin(), Sign::Asked(Some(seconds(600))));
+        let then = story.now;
+        story.at(100_000);
+        assert_eq!(story.brake.heard(asked, then, story.now), Some(Change::On(seconds(500))));
+        story.at(200_000);
+        assert_eq!(story.brake.heard(asked, then, story.now), None);
+        assert_eq!(story.ask(), Err(Wait::Until(then + seconds(600))));
+        assert_eq!(story.go_to_probe().call(Sign::Works), Some(Change::Off));
+        assert_eq!(story.brake.heard(asked, then + seconds(599), story.now), None);
+        assert_eq!(story.ask(), Ok(()));
     }
 }

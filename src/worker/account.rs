@@ -139,7 +139,7 @@ impl Account {
             let was_on = brake.is_on();
             let change = match pass {
                 Some(pass) => brake.ended(pass, sign, now),
-                None => brake.heard(sign, now),
+                None => brake.heard(sign, sent, now),
             };
             if change.is_some() {
                 self.metrics.brake(brake.is_on());
