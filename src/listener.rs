@@ -23,6 +23,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The pause after a failed accept (no more file descriptors), which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
+/// A connection that has brought nothing by then is closed: it may only keep others from being accepted.
+const FIRST_BYTE: Duration = Duration::from_secs(5);
+
 /// What is read ahead for one connection. A header that is longer is refused.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 
@@ -86,6 +89,8 @@ impl Listener {
 
 /// One connection, to its end.
 async fn answer(stream: TcpStream, routes: Router, bounds: Bounds, stop: CancellationToken) {
+    let first = timeout(FIRST_BYTE.min(bounds.header), stream.readable());
+    let Some(Ok(Ok(()))) = stop.run_until_cancelled(first).await else { return };
     let mut builder = http1::Builder::new();
     // Without a timer hyper has no timeout at all.
     builder.timer(TokioTimer::new()).header_read_timeout(bounds.header);

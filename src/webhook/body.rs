@@ -13,8 +13,12 @@ use tokio::time::timeout;
 /// Meta's own bound on a webhook's body: 3 MB.
 const MOST_BYTES: usize = 3 * 1024 * 1024;
 
-/// All bodies under way together. A status takes less than 1 KB, so 3,000 a second come nowhere near.
-const ROOM_BYTES: usize = 32 * 1024 * 1024;
+/// So much of each body needs no room: the bound on connections bounds it, so that nobody who fills the room
+/// with long ones keeps short ones out. A status takes less than 1 KB.
+const FREE_BYTES: usize = 64 * 1024;
+
+/// What is longer shares this room.
+const ROOM_BYTES: usize = 16 * 1024 * 1024;
 
 /// A sender that needs longer for its body is cut off: it holds a connection and room meanwhile.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -25,7 +29,7 @@ pub(super) enum NoBody {
     TooLarge,
     TooSlow,
     BrokenOff,
-    /// No room: other bodies fill it.
+    /// No room: other long bodies fill it.
     Busy,
 }
 
@@ -36,17 +40,20 @@ pub(super) struct Taken {
     _part: OwnedSemaphorePermit,
 }
 
-/// The room that all bodies share.
+/// The room that all long bodies share.
 #[derive(Debug)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct Room {
+    places: Arc<Semaphore>,
+    free: usize,
+}
 
 impl Room {
     pub(super) fn new() -> Room {
-        Room::of(ROOM_BYTES)
+        Room::of(ROOM_BYTES, FREE_BYTES)
     }
 
-    fn of(bytes: usize) -> Room {
-        Room(Arc::new(Semaphore::new(bytes)))
+    fn of(bytes: usize, free: usize) -> Room {
+        Room { places: Arc::new(Semaphore::new(bytes)), free }
     }
 
     /// Takes in a whole body. One that announces too much is refused before a byte of it is read.
@@ -68,7 +75,9 @@ impl Room {
             if bytes.len() + data.len() > MOST_BYTES {
                 return Err(NoBody::TooLarge);
             }
-            part.merge(self.part(data.len())?);
+            let longer = |length: usize| length.saturating_sub(self.free);
+            let more = longer(bytes.len() + data.len()) - longer(bytes.len());
+            part.merge(self.part(more)?);
             bytes.extend_from_slice(&data);
         }
         Ok(Taken { bytes: bytes.freeze(), _part: part })
@@ -76,7 +85,7 @@ impl Room {
 
     fn part(&self, bytes: usize) -> Result<OwnedSemaphorePermit, NoBody> {
         let bytes = u32::try_from(bytes).map_err(|_| NoBody::TooLarge)?;
-        Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| NoBody::Busy)
+        Arc::clone(&self.places).try_acquire_many_owned(bytes).map_err(|_| NoBody::Busy)
     }
 }
 
@@ -118,13 +127,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_room_refuses_until_a_body_has_left_it() {
-        let room = Room::of(10);
+        let room = Room::of(10, 0);
         let first = room.take(Body::from("1234567")).await.unwrap();
         assert_eq!(refused(&room, Body::from("1234")).await, Some(NoBody::Busy));
         assert_eq!(refused(&room, Body::from("123")).await, None);
         drop(first);
         assert_eq!(refused(&room, Body::from("1234567890")).await, None);
-        assert_eq!(room.0.available_permits(), 10);
+        assert_eq!(room.places.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_short_body_finds_a_place_beside_long_ones() {
+        let room = Room::of(4, 3);
+        let long = room.take(chunks(&[b"12", b"345", b"67"])).await.unwrap();
+        assert_eq!(refused(&room, Body::from("1234")).await, Some(NoBody::Busy));
+        assert_eq!(refused(&room, Body::from("123")).await, None);
+        drop(long);
+        assert_eq!(refused(&room, Body::from("1234")).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -132,7 +151,7 @@ mod tests {
         let endless = stream::iter([Ok::<_, io::Error>(Bytes::from("{"))]).chain(stream::pending());
         let room = Room::new();
         assert_eq!(refused(&room, Body::from_stream(endless)).await, Some(NoBody::TooSlow));
-        assert_eq!(room.0.available_permits(), ROOM_BYTES);
+        assert_eq!(room.places.available_permits(), ROOM_BYTES);
     }
 
     #[tokio::test]
