@@ -82,9 +82,9 @@ impl Door {
         }
     }
 
-    /// Whether a path leads here.
+    /// Whether a path leads here. A slash at its end, which people add, is all the same.
     pub(super) fn is_at(&self, path: &str) -> bool {
-        same(path, self.path.expose_secret())
+        same(path.strip_suffix('/').unwrap_or(path), self.path.expose_secret())
     }
 
     /// What the body must bear out; none where the signature is missing or can be none.
@@ -130,7 +130,8 @@ mod tests {
         let open = door(Some("sesame"), None);
         let secret = door(None, Some("s3gment"));
         assert!(open.is_at("/webhook") && secret.is_at("/webhook/s3gment"));
-        for path in ["", "/", "/webhook/", "/webhook/s3gment/", "/webhook/s3gmenT", "/x"] {
+        assert!(open.is_at("/webhook/") && secret.is_at("/webhook/s3gment/"));
+        for path in ["", "/", "/webhook//", "/webhook/s3gment//", "/webhook/s3gmenT", "/x"] {
             assert!(!open.is_at(path) && !secret.is_at(path), "{path}");
         }
         assert!(!secret.is_at("/webhook") && !open.is_at("/webhook/s3gment"));

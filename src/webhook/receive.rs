@@ -4,7 +4,7 @@
 //! The cheap questions come first, and nothing of a body is read before its signature was found right.
 
 use super::Ties;
-use super::body::{NoBody, Room, Taken};
+use super::body::{NoBody, Room};
 use super::door::Door;
 use super::envelope::{self, Contents, NotJson};
 use super::notice::{Notice, Resolved};
@@ -111,8 +111,10 @@ impl Reception {
             if !seal.is_on(&body.bytes) {
                 return Err(WebhookOutcome::WrongSignature);
             }
-            read(body)?
+            envelope::read(&body.bytes, clock::wall())?
         };
+        // Its part of the room is free only once it is told: what was read out of it takes room as well.
+        let _body = body;
         match timeout(CONFIRMED_WITHIN, self.tell(contents)).await {
             Ok(true) => Ok(WebhookOutcome::Taken),
             Ok(false) | Err(_) => Err(WebhookOutcome::Unconfirmed),
@@ -149,8 +151,11 @@ impl Reception {
         if !(self.ties.publish)(resolved.event()).await {
             return false;
         }
-        let Resolved { notice, .. } = &resolved;
-        lock(&self.seen).mark(notice, clock::monotonic());
+        let Resolved { notice, subject, .. } = &resolved;
+        // Where nothing says whose it is, the other shape of the same webhook may.
+        if notice.number.is_some() || subject.job.is_some() {
+            lock(&self.seen).mark(notice, clock::monotonic());
+        }
         let lane = notice.number.as_ref().filter(|number| (self.ties.has_lane)(number));
         self.metrics.webhooks().published(lane, notice.status);
         (self.ties.on_status)(&resolved);
@@ -179,11 +184,6 @@ impl Reception {
             );
         }
     }
-}
-
-/// Its room is free as soon as it is read.
-fn read(body: Taken) -> Result<Contents, NotJson> {
-    envelope::read(&body.bytes, clock::wall())
 }
 
 impl From<NotJson> for WebhookOutcome {
