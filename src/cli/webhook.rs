@@ -3,7 +3,7 @@
 use crate::chakra::{Client, rows};
 use crate::config::{Settings, WebhookSettings};
 use crate::ledger::Ledger;
-use crate::metrics::Metrics;
+use crate::metrics::{FailureCode, Metrics};
 use crate::policy;
 use crate::queue::rabbitmq::RabbitQueue;
 use crate::webhook::{Resolved, Ties, Webhook};
@@ -113,18 +113,19 @@ fn counting(ledger: Ledger, metrics: Arc<Metrics>) -> impl Fn(&Resolved) {
             }
         }
         (DeliveryStatus::Failed, failure) => {
-            metrics.webhooks().failed(&label(failure.as_ref().and_then(|failure| failure.code)));
+            metrics.webhooks().failed(known(failure.as_ref().and_then(|failure| failure.code)));
         }
         (DeliveryStatus::Sent | DeliveryStatus::Read | DeliveryStatus::Played, _) => {}
     }
 }
 
-/// Only codes that we know: strangers' are not bounded.
-fn label(code: Option<u32>) -> String {
+fn known(code: Option<u32>) -> FailureCode {
     match code {
-        None => "none".into(),
-        Some(code) if rows().iter().any(|row| row.codes.contains(&code)) => code.to_string(),
-        Some(_) => "other".into(),
+        None => FailureCode::None,
+        Some(code) if rows().iter().any(|row| row.codes.contains(&code)) => {
+            FailureCode::Known(code)
+        }
+        Some(_) => FailureCode::Other,
     }
 }
 
@@ -144,12 +145,12 @@ mod tests {
     #[test]
     fn no_stranger_makes_a_label() {
         for (code, shown) in [
-            (None, "none"),
-            (Some(131_026), "131026"),
-            (Some(250), "250"),
-            (Some(999_999), "other"),
+            (None, FailureCode::None),
+            (Some(131_026), FailureCode::Known(131_026)),
+            (Some(250), FailureCode::Known(250)),
+            (Some(999_999), FailureCode::Other),
         ] {
-            assert_eq!(label(code), shown);
+            assert_eq!(known(code), shown);
         }
     }
 }

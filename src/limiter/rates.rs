@@ -25,18 +25,6 @@ pub enum Source {
     Default,
 }
 
-impl Source {
-    /// The word in labels and for operators.
-    pub fn name(self) -> &'static str {
-        match self {
-            Source::Override => "override",
-            Source::Configured => "configured",
-            Source::Plugin => "plugin",
-            Source::Default => "default",
-        }
-    }
-}
-
 /// The rates of all numbers, as they are known now. A value: what is learned makes another.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rates {

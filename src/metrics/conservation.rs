@@ -4,53 +4,33 @@
 //! What is held is counted from the tokens that exist, never by subtraction. So a delivery that was
 //! let slip, settled in no way, shows as a gap. It knows no job: what becomes of one is told to it.
 
-use super::label;
+use super::declare::{About, Counters, Declare, Lane, Word, words};
 use crate::wire::{NumberId, Priority};
 use prometheus::core::{Collector, Desc};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, proto};
+use prometheus::{Error, IntCounter, IntGauge, proto};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// In which way a delivery left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departure {
-    /// Its job has its outcome.
-    Finished,
-    /// Its job is in the dead letters.
-    DeadLetter,
-    /// Its job waits and comes back by itself.
-    Rescheduled,
-    /// Its job was moved into the lane that it lacked.
-    Moved,
-    /// It was given back unchanged, to be delivered again.
-    Returned,
-    /// It was not ours any more: the queue delivers it again, or has. Its outcome, if it had one by
-    /// then, was recorded all the same.
-    Void,
-}
-
-impl Departure {
-    const ALL: [Departure; 6] = [
-        Departure::Finished,
-        Departure::DeadLetter,
-        Departure::Rescheduled,
-        Departure::Moved,
-        Departure::Returned,
-        Departure::Void,
-    ];
-
-    /// The label's value.
-    pub fn name(self) -> &'static str {
-        match self {
-            Departure::Finished => "finished",
-            Departure::DeadLetter => "dead-letter",
-            Departure::Rescheduled => "rescheduled",
-            Departure::Moved => "moved",
-            Departure::Returned => "returned",
-            Departure::Void => "void",
-        }
+words! {
+    /// In which way a delivery left.
+    pub enum Departure as "how" {
+        /// Its job has its outcome.
+        Finished = "finished",
+        /// Its job is in the dead letters.
+        DeadLetter = "dead-letter",
+        /// Its job waits and comes back by itself.
+        Rescheduled = "rescheduled",
+        /// Its job was moved into the lane that it lacked.
+        Moved = "moved",
+        /// It was given back unchanged, to be delivered again.
+        Returned = "returned",
+        /// It was not ours any more: the queue delivers it again, or has. Its outcome, if it had one by
+        /// then, was recorded all the same.
+        Void = "void",
     }
 }
+
+const WAYS: usize = Departure::ALL.len();
 
 /// One delivery in this worker, for as long as it is here. Dropped without having left, it leaves a
 /// gap: that is the alarm.
@@ -78,7 +58,7 @@ pub struct Balance {
     /// Deliveries that entered.
     pub received: u64,
     /// Those that left, by how, in the order of [`Departure`].
-    settled: [u64; Departure::ALL.len()],
+    settled: [u64; WAYS],
     /// Those that are here.
     pub held: u64,
 }
@@ -100,7 +80,7 @@ impl fmt::Display for Balance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "received={}", self.received)?;
         for how in Departure::ALL {
-            write!(f, " {}={}", how.name(), self.settled(how))?;
+            write!(f, " {}={}", how.name(), self.settled(*how))?;
         }
         write!(f, " held={} gap={}", self.held, self.gap())
     }
@@ -121,16 +101,20 @@ struct Book {
 /// Written and shown under one lock, so that a scrape balances.
 #[derive(Debug)]
 struct Pages {
-    received: IntCounterVec,
+    received: Counters<(Lane, Priority)>,
     total: u64,
-    settled: IntCounterVec,
+    settled: Counters<Departure>,
     /// Its children, in the order of [`Departure`]: each is shown from the start.
-    settled_by: [IntCounter; Departure::ALL.len()],
+    settled_by: [IntCounter; WAYS],
     held: IntGauge,
     gap: IntGauge,
 }
 
 impl Pages {
+    fn shown(&self) -> [&dyn Collector; 4] {
+        [self.received.collector(), self.settled.collector(), &self.held, &self.gap]
+    }
+
     fn settled(&self, how: Departure) -> &IntCounter {
         &self.settled_by[how as usize]
     }
@@ -153,27 +137,47 @@ impl Book {
 }
 
 impl Conservation {
-    /// An empty book over metrics that are shown by it alone.
-    pub(super) fn new(
-        (received, settled): (IntCounterVec, IntCounterVec),
-        (held, gap): (IntGauge, IntGauge),
-    ) -> Conservation {
-        let shown: [&dyn Collector; 4] = [&received, &settled, &held, &gap];
-        let descriptions = shown.iter().flat_map(|metric| metric.desc()).cloned().collect();
-        let settled_by = Departure::ALL.map(|how| settled.with_label_values(&[how.name()]));
+    /// An empty book. What it has is registered together, so that a scrape balances.
+    pub(super) fn declare(new: &mut Declare) -> Result<Conservation, Error> {
+        let received = new.unregistered_counters::<(Lane, Priority)>(About {
+            name: "jobs_received_total",
+            help: "Deliveries that reached this worker, redeliveries included. A job without a lane counts \
+                   as it comes (number unknown) and again as it comes by its lane.",
+            tells: "What producers ask for, by number. None for a while is a silent producer or a lane that \
+                    stands: look at `lane_ready`.",
+        })?;
+        let settled = new.unregistered_counters::<Departure>(About {
+            name: "jobs_settled_total",
+            help: "Deliveries that left this worker, by how: finished (it has its outcome), dead-letter, \
+                   rescheduled (it waits and comes back), moved (into the lane that it lacked), returned \
+                   (given back unchanged), void (not ours any more: it comes again).",
+            tells: "Much `rescheduled` against `finished`: jobs go round, see `reschedules_total`. `returned` \
+                    and `void` come with drains, handovers and lost connections, and stop with them.",
+        })?;
+        let held = new.unregistered_gauge(About {
+            name: "held_jobs",
+            help: "Deliveries in this worker, counted one by one.",
+            tells: "Never far above `worker.max_held`. 0 while `lane_ready` is not: this worker is given \
+                    nothing.",
+        })?;
+        let gap = new.unregistered_gauge(About {
+            name: "conservation_gap",
+            help: "Deliveries received that neither left nor are held. Anything but 0 is a defect.",
+            tells: "Anything but 0: a job slipped away inside the worker. A restart has the broker deliver it \
+                    again; please report it.",
+        })?;
+        let settled_by = std::array::from_fn(|at| settled.of(Departure::ALL[at]));
         let pages = Pages { received, total: 0, settled, settled_by, held, gap };
-        Conservation(Arc::new(Book {
-            pages: Mutex::new(pages),
-            presence: Arc::default(),
-            descriptions,
-        }))
+        let descriptions = pages.shown().iter().flat_map(|metric| metric.desc()).cloned().collect();
+        let book = Book { pages: Mutex::new(pages), presence: Arc::default(), descriptions };
+        new.register(Conservation(Arc::new(book)))
     }
 
     /// A delivery enters.
     pub(super) fn received(&self, lane: Option<&NumberId>, priority: Priority) -> Token {
         let mut pages = self.0.open();
         pages.total += 1;
-        pages.received.with_label_values(&[label(lane), priority.name()]).inc();
+        pages.received.of((lane, priority)).inc();
         Token { book: Arc::clone(&self.0), presence: Arc::clone(&self.0.presence) }
     }
 
@@ -192,8 +196,7 @@ impl Collector for Conservation {
         let balance = self.0.balance(&pages);
         pages.held.set(i64::try_from(balance.held).unwrap_or(i64::MAX));
         pages.gap.set(balance.gap());
-        let shown: [&dyn Collector; 4] = [&pages.received, &pages.settled, &pages.held, &pages.gap];
-        shown.iter().flat_map(|metric| metric.collect()).collect()
+        pages.shown().iter().flat_map(|metric| metric.collect()).collect()
     }
 }
 
@@ -206,12 +209,12 @@ mod tests {
     fn what_enters_is_held_until_it_leaves_in_one_way() {
         let metrics = Metrics::new().unwrap();
         let mut tokens = Vec::new();
-        for entered in 1..=Departure::ALL.len() as u64 {
+        for entered in 1..=WAYS as u64 {
             tokens.push(metrics.received(None, Priority::Normal));
             let balance = metrics.balance();
             assert_eq!((balance.received, balance.held, balance.gap()), (entered, entered, 0));
         }
-        for (how, token) in Departure::ALL.into_iter().zip(tokens) {
+        for (how, token) in Departure::ALL.iter().copied().zip(tokens) {
             token.leave(how);
             assert_eq!((metrics.balance().settled(how), metrics.balance().gap()), (1, 0));
         }

@@ -26,4 +26,4 @@ pub use history::History;
 pub use recall::{Outcome, Past, Standing, recall};
 pub use retry::RetryPolicy;
 pub use sight::{Form, Sight};
-pub use timing::{Timing, is_expired, keeps_promise, rest, timing};
+pub use timing::{Timing, is_expired, keeps_promise, ready_since, rest, timing};

@@ -73,6 +73,20 @@ pub fn keeps_promise(history: &History, waited_for: Option<Why>, now: Timestamp)
         && history.due.is_some_and(|due| rest(now, due) <= PROMISE_LAPSES)
 }
 
+/// Since when the job could have been sent, had nobody been before it: when it was enqueued (as far as its
+/// producer says so, else when a worker first saw it), or the end of a wait of its own since. A pause of its
+/// number or a lane that changes hands is no wait of its own.
+pub fn ready_since(job: &SendJob, history: &History, waited_for: Option<Why>) -> Timestamp {
+    let enqueued = history.enqueued_at.unwrap_or(history.first_received);
+    let ready = match waited_for {
+        Some(Why::Retry | Why::NotBefore | Why::Recipient | Why::Doubt | Why::Identical) => {
+            history.due.unwrap_or(enqueued)
+        }
+        Some(Why::Hold | Why::HandedBack) | None => enqueued,
+    };
+    job.not_before.map_or(ready, |start| start.max(ready))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +117,25 @@ mod tests {
 
     fn timing_of(job: &SendJob, history: &History) -> Timing {
         timing(job, history, Some(Why::Retry), MAX_WAIT, at(0))
+    }
+
+    #[test]
+    fn a_job_is_ready_since_it_was_enqueued_or_since_the_end_of_a_wait_of_its_own() {
+        let stamped = History { enqueued_at: Some(at(-90)), ..History::fresh(at(-60)) };
+        let waited = |due| History { due: Some(at(due)), ..stamped.clone() };
+        for (history, waited_for, not_before, since) in [
+            (History::fresh(at(-60)), None, None, -60),
+            (stamped.clone(), None, None, -90),
+            (stamped.clone(), None, Some(-30), -30),
+            (stamped.clone(), None, Some(-100), -90),
+            (waited(-5), Some(Why::Retry), None, -5),
+            (waited(-5), Some(Why::Recipient), Some(-30), -5),
+            (waited(-5), Some(Why::Hold), None, -90),
+            (stamped.clone(), Some(Why::HandedBack), None, -90),
+        ] {
+            let ready = ready_since(&job(not_before, None), &history, waited_for);
+            assert_eq!(ready, at(since), "{history:?} {waited_for:?} {not_before:?}");
+        }
     }
 
     #[test]

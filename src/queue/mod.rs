@@ -13,7 +13,7 @@ pub use heard::{Heard, Listening};
 pub use holds::{Holds, HoldsChanged};
 pub use listing::{Answer, Listed, Listing, PluginNumbers, Refresher};
 pub use operators::{OperatorPause, Operators, Orders};
-pub use served::{Served, Workers};
+pub use served::{Ready, Served, Workers};
 pub use tenure::Tenure;
 
 use crate::metrics::{Departure, Token};

@@ -7,7 +7,7 @@ use super::lock;
 use crate::chakra::NewTokens;
 use crate::clock;
 use crate::limiter::{self, Brake, Change, Pace, Rate, Sign, Wait};
-use crate::metrics::Metrics;
+use crate::metrics::{AccountRateSource, Metrics};
 use crate::policy::{Answer, Failure};
 use crate::queue::{Holds, Workers};
 use crate::wire::{Class, Scope};
@@ -94,6 +94,16 @@ impl Account {
                 paced.follow(clock::monotonic());
             }
         }
+    }
+
+    /// Shows the pace to operators.
+    pub(super) fn show(&self, now: Instant) {
+        let Paced { pace, .. } = &*lock(&self.paced);
+        let source = match pace.is_learned(now) {
+            true => AccountRateSource::Learned,
+            false => AccountRateSource::Configured,
+        };
+        self.metrics.account_rate_limit(pace.rate(now).map(|rate| (source, rate.per_second())));
     }
 
     /// Waits until the brake would let a request go. Takes nothing.

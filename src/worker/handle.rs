@@ -2,6 +2,7 @@
 //! the service, and decides nothing itself: the decisions are `policy`'s.
 
 use super::lanes::{Lane, Turn, sleep_until};
+use super::limits;
 use super::order::Place;
 use super::templates::Use;
 use super::waiting::Rank;
@@ -9,7 +10,7 @@ use super::{Hall, lock};
 use crate::clock;
 use crate::crash::{self, Stage};
 use crate::ledger::{Delivery, Mark};
-use crate::metrics::WaitGate;
+use crate::metrics::{Limit, WaitGate};
 use crate::policy::{
     self, Answer, Doubt, Failure, History, Outcome, Settlement, Standing, Timing, Why,
 };
@@ -293,6 +294,9 @@ impl Hall {
             recipients.reserve(number, recipient, now)
         };
         let rest = free.saturating_duration_since(now);
+        if !rest.is_zero() {
+            self.metrics.limit_delayed(number, Limit::Recipient);
+        }
         if rest > self.live.borrow().max_wait {
             let due = clock::wall() + rest;
             return Err(Stopped::settled(policy::later(job, history, due, Why::Recipient)));
@@ -309,6 +313,11 @@ impl Hall {
         let started = clock::monotonic();
         let mut answer = self.chakra.send(&job.phone_number_id, request, expects_id).await;
         self.metrics.send_ended(&job.phone_number_id, &answer, started.elapsed());
+        if let Answer::Failed(failure) = &answer
+            && limits::is_beyond_a_limit(failure)
+        {
+            self.metrics.limit_refused(&job.phone_number_id, failure.scope);
+        }
         self.heed_recipient(job, &mut answer);
         template.ended(job, &answer, started);
         turn.ended(&answer);
@@ -369,9 +378,11 @@ async fn wait_for_lane<R: Receipt>(
     lane: &Lane,
     template: &Use,
 ) -> Result<Turn, Stopped> {
+    let ready_since = policy::ready_since(job, history, incoming.waited_for);
+    let entry = (incoming.priority, ready_since);
     let turn = async {
         tokio::select! {
-            turn = lane.turn(rank(incoming.priority, history)) => turn.ok_or(Stopped::Void),
+            turn = lane.turn(rank(incoming.priority, history), entry) => turn.ok_or(Stopped::Void),
             rest = template.withdrawn(job) => Err(held(job, history, rest)),
         }
     };

@@ -2,6 +2,7 @@
 //! pace of a number is decided in one place. It knows nothing of what is sent.
 
 use super::account::{self, Account};
+use super::lag::{InLine, Lag};
 use super::limits::Limits;
 use super::lock;
 use super::order::Lines;
@@ -9,10 +10,10 @@ use super::views::LaneView;
 use super::waiting::{Rank, Waiting};
 use crate::clock;
 use crate::limiter::{Probe, Rate, Source, Wait};
-use crate::metrics::{Metrics, PauseReason};
+use crate::metrics::{Limit, Metrics, PauseReason};
 use crate::policy::{Answer, Failure};
-use crate::queue::{Holds, Tenure};
-use crate::wire::NumberId;
+use crate::queue::{Holds, Ready, Tenure};
+use crate::wire::{NumberId, Priority};
 use jiff::Timestamp;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -70,12 +71,14 @@ impl Drop for Pass {
 /// One number's lane.
 #[derive(Debug)]
 pub(super) struct Lane {
+    number: NumberId,
     /// One line for each of its recipients.
     pub(super) lines: Lines,
     limits: Mutex<Limits>,
     /// Somebody who waits for the limits should ask again.
     changed: Notify,
     waiting: Mutex<Waiting<Turn>>,
+    lag: Mutex<Lag>,
     arrived: Notify,
     is_closed: AtomicBool,
     calls: Arc<Semaphore>,
@@ -106,11 +109,14 @@ impl Lane {
         shared: Arc<Shared>,
     ) -> Lane {
         let (metrics, holds) = (Arc::clone(&shared.metrics), shared.holds.clone());
+        let limits = Limits::new(number.clone(), rate, metrics, holds, clock::monotonic());
         Lane {
+            number,
             lines: Lines::default(),
-            limits: Mutex::new(Limits::new(number, rate, metrics, holds, clock::monotonic())),
+            limits: Mutex::new(limits),
             changed: Notify::new(),
             waiting: Mutex::default(),
+            lag: Mutex::new(Lag::new(clock::wall())),
             arrived: Notify::new(),
             is_closed: AtomicBool::new(false),
             calls: Arc::new(Semaphore::new(max_calls)),
@@ -129,11 +135,29 @@ impl Lane {
         lock(&self.limits).retune(rate, clock::monotonic());
     }
 
-    /// Waits for a turn. Dropping the future gives the place in the lane up.
-    pub(super) async fn turn(&self, rank: Rank) -> Option<Turn> {
+    /// Waits for a turn with a job that came by this queue, ready since then. Dropping the future gives the
+    /// place in the lane up.
+    pub(super) async fn turn(
+        &self,
+        rank: Rank,
+        (priority, ready_since): (Priority, Timestamp),
+    ) -> Option<Turn> {
+        let place = InLine::join(&self.lag, priority);
         let turn = lock(&self.waiting).join(rank);
         self.arrived.notify_one();
-        turn.await.ok()
+        let turn = turn.await.ok()?;
+        place.taken_up(ready_since);
+        Some(turn)
+    }
+
+    /// Goes on with what was known of the lane's head before it had a job here.
+    pub(super) fn follow(&self, lag: Lag) {
+        *lock(&self.lag) = lag;
+    }
+
+    /// How long the job at its head has been ready, with so many ready in the broker.
+    pub(super) fn oldest(&self, ready: Ready, now: Timestamp) -> Duration {
+        lock(&self.lag).oldest(ready, now)
     }
 
     /// Nobody joins it any more: who hands out turns ends, once nobody waits.
@@ -168,6 +192,7 @@ impl Lane {
             if may_send.wait_for(|allowed| *allowed).await.is_err() {
                 return;
             }
+            lock(&self.limits).count_delay(clock::monotonic());
             wait_out(&self.changed, |now| lock(&self.limits).ask(now)).await;
             account.unbraked().await;
             let Some(calls) = self.take_calls().await else { return };
@@ -186,9 +211,12 @@ impl Lane {
 
     /// A moment of the account's pace, and a place among the calls in flight.
     async fn take_calls(&self) -> Option<Calls> {
-        let Shared { account, calls, .. } = &*self.shared;
+        let Shared { account, calls, metrics, .. } = &*self.shared;
+        let mut moment = account.reserve();
+        if moment > clock::monotonic() {
+            metrics.limit_delayed(&self.number, Limit::Account);
+        }
         loop {
-            let moment = account.reserve();
             sleep_until(moment).await;
             let of_the_number = Arc::clone(&self.calls).acquire_owned().await.ok()?;
             let of_the_process = Arc::clone(calls).acquire_owned().await.ok()?;
@@ -196,19 +224,20 @@ impl Lane {
             if waited <= MOMENT_LASTS || !account.is_paced() {
                 return Some([of_the_number, of_the_process]);
             }
+            moment = account.reserve();
         }
     }
 
     /// As operators see it.
-    pub(super) fn view(&self, number: &NumberId, (now, wall): (Instant, Timestamp)) -> LaneView {
+    pub(super) fn view(&self, (now, wall): (Instant, Timestamp)) -> LaneView {
         let belief = lock(&self.limits).belief(now);
         let held = belief.held.or_else(|| {
             self.shared.account.held_until(now).map(|until| (until, PauseReason::Account))
         });
         LaneView {
-            number: number.clone(),
+            number: self.number.clone(),
             rate: belief.rate,
-            source: belief.source.to_owned(),
+            source: belief.source.name().to_owned(),
             waiting: lock(&self.waiting).len(),
             in_flight: self.max_calls.saturating_sub(self.calls.available_permits()),
             held_until: held.map(|(until, _)| wall + until.saturating_duration_since(now)),

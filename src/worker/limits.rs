@@ -4,15 +4,23 @@
 
 use crate::chakra;
 use crate::limiter::{Pace, Pause, Probe, Rate, Source, Told, Turned, Wait};
-use crate::metrics::{Metrics, PauseReason};
+use crate::metrics::{Limit, Metrics, PauseReason, RateSource};
 use crate::policy::{Answer, Failure};
 use crate::queue::{Holds, Tenure};
 use crate::wire::{Class, NumberId, Scope};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// The word for a pace that was learned from refusals, beside those of [`Source`].
-const LEARNED: &str = "learned";
+impl From<Source> for RateSource {
+    fn from(source: Source) -> RateSource {
+        match source {
+            Source::Override => RateSource::Override,
+            Source::Configured => RateSource::Configured,
+            Source::Plugin => RateSource::Plugin,
+            Source::Default => RateSource::Default,
+        }
+    }
+}
 
 /// The limits of one number.
 #[derive(Debug)]
@@ -26,7 +34,7 @@ pub(super) struct Limits {
     /// The latest one; none before the first job.
     tenure: Option<Tenure>,
     of_account: Option<PauseReason>,
-    shown_pace: Option<(&'static str, f64)>,
+    shown_pace: Option<(RateSource, f64)>,
     shown_pause: Option<PauseReason>,
     metrics: Arc<Metrics>,
     holds: Holds,
@@ -38,7 +46,7 @@ pub(super) struct Belief {
     /// Jobs a second.
     pub(super) rate: f64,
     /// Who says so.
-    pub(super) source: &'static str,
+    pub(super) source: RateSource,
     /// Until when it is left alone, and why.
     pub(super) held: Option<(Instant, PauseReason)>,
 }
@@ -88,6 +96,13 @@ impl Limits {
         self.pause.ask(now)?;
         let free = self.pace.free_at(now);
         if free > now { Err(Wait::Until(free)) } else { Ok(()) }
+    }
+
+    /// Counts a request that has to wait for the pace. Whoever waits for the end of a pause does not.
+    pub(super) fn count_delay(&mut self, now: Instant) {
+        if self.pause.ask(now).is_ok() && self.pace.free_at(now) > now {
+            self.metrics.limit_delayed(&self.number, Limit::Number);
+        }
     }
 
     /// A request starts now, if it may: the probe where the number is paused.
@@ -142,7 +157,10 @@ impl Limits {
         let held = self.pause.ask(now).err().map(|wait| wait.moment(now));
         Belief {
             rate: self.pace.rate(now).map_or(f64::INFINITY, Rate::per_second),
-            source: if self.pace.is_learned(now) { LEARNED } else { self.source.name() },
+            source: match self.pace.is_learned(now) {
+                true => RateSource::Learned,
+                false => self.source.into(),
+            },
             held: held.map(|until| (until, self.reason)),
         }
     }
@@ -187,10 +205,15 @@ impl Limits {
     }
 }
 
-/// Whether an answer says that its number goes too fast. Maintenance has the same class, and says
-/// nothing of the pace.
+/// Whether an answer says that its number goes too fast.
 fn is_too_fast(failure: &Failure) -> bool {
-    (failure.class, failure.scope) == (Class::Throttled, Scope::Number) && !is_maintenance(failure)
+    failure.scope == Scope::Number && is_beyond_a_limit(failure)
+}
+
+/// Whether an answer says that something goes too fast. Maintenance has the same class, and says nothing
+/// of any pace.
+pub(super) fn is_beyond_a_limit(failure: &Failure) -> bool {
+    failure.class == Class::Throttled && !is_maintenance(failure)
 }
 
 fn is_maintenance(failure: &Failure) -> bool {

@@ -7,6 +7,7 @@
 mod account;
 mod awaited;
 mod handle;
+mod lag;
 mod lanes;
 mod limits;
 mod live;
@@ -129,6 +130,7 @@ impl Worker {
         let (may_send_now, both_may_send) = watch::channel(false);
         let looking =
             Looking::new(chakra.clone(), settings.looks, Arc::clone(&metrics), ledger.clone());
+        metrics.in_flight_limit(settings.max_in_flight);
         let now = clock::monotonic();
         let account =
             Account::new(settings.account, notices.holds.clone(), Arc::clone(&metrics), now);
@@ -194,7 +196,8 @@ impl Worker {
     pub async fn run<R: Receipt>(mut self, mut queue: mpsc::Receiver<Incoming<R>>) {
         let Worker { queue_may_send, may_send, .. } = &self;
         let ledger = self.hall.ledger.trouble();
-        self.pacers.spawn(both(queue_may_send.clone(), ledger, may_send.clone()));
+        let metrics = Arc::clone(&self.hall.metrics);
+        self.pacers.spawn(both(queue_may_send.clone(), ledger, may_send.clone(), metrics));
         self.pacers.spawn(Arc::clone(&self.hall.looking).run(self.hall.drain.clone()));
         let account = Arc::clone(&self.hall.shared.account);
         self.pacers.spawn(Arc::clone(&account).heed_tokens(self.hall.chakra.new_tokens()));
@@ -345,6 +348,7 @@ impl Hall {
                 }
             }
             Settlement::Reschedule(wait) => {
+                self.metrics.rescheduled(wait.why);
                 tracing::debug!(why = wait.why.name(), due = ?wait.history.due, "rescheduled");
             }
         }
@@ -369,10 +373,12 @@ async fn both(
     mut queue: watch::Receiver<bool>,
     mut ledger: watch::Receiver<Option<String>>,
     may_send: watch::Sender<bool>,
+    metrics: Arc<Metrics>,
 ) {
     loop {
-        let may = *queue.borrow_and_update() && ledger.borrow_and_update().is_none();
-        may_send.send_replace(may);
+        let ledger_up = ledger.borrow_and_update().is_none();
+        metrics.ledger_up(ledger_up);
+        may_send.send_replace(*queue.borrow_and_update() && ledger_up);
         let changed = tokio::select! {
             changed = queue.changed() => changed,
             changed = ledger.changed() => changed,

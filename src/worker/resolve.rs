@@ -98,7 +98,7 @@ impl Hall {
         else {
             return Ok(());
         };
-        self.metrics.webhooks().settled_doubt();
+        self.metrics.doubt_settled_by_status();
         tracing::debug!(job = %job.id, "a status shows that it was taken in");
         Err(Stopped::settled(policy::found(job, history, message_id, clock::wall())))
     }

@@ -2,7 +2,7 @@
 //! number or the account is left alone, as after an answer that says the same. What is about one message,
 //! one recipient or a template stops nobody else.
 
-use super::{Worker, lock};
+use super::{Worker, limits, lock};
 use crate::clock;
 use crate::policy::{self, Failure};
 use crate::queue::Heard;
@@ -23,6 +23,12 @@ impl Worker {
         let Some(then) = when(heard, now).filter(|then| holds(&failure, now - *then)) else {
             return;
         };
+        if limits::is_beyond_a_limit(&failure)
+            && let Some(number) = &heard.number
+            && self.hall.notices.served.has(number)
+        {
+            self.hall.metrics.limit_refused(number, failure.scope);
+        }
         match (failure.class, failure.scope) {
             // Each worker has a brake of its own.
             (Class::Throttled | Class::Blocked, Scope::Account) => {

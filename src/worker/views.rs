@@ -2,11 +2,12 @@
 //! the rates that it goes by. Decides nothing.
 
 use super::account::Account;
+use super::lag::Lag;
 use super::lanes::Lane;
 use super::lock;
 use crate::clock;
 use crate::limiter::{Rate, Rates, Source};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RateSource};
 use crate::queue::Served;
 use crate::wire::NumberId;
 use jiff::Timestamp;
@@ -55,9 +56,17 @@ pub struct LaneViews {
 struct All {
     /// Of numbers that had a job since they are served here, or have one still.
     lanes: HashMap<NumberId, Arc<Lane>>,
-    /// What is shown of the pace of the other numbers that are served here.
-    idle: HashMap<NumberId, (Rate, Source)>,
+    /// The other numbers that are served here.
+    idle: HashMap<NumberId, Idle>,
     rates: Rates,
+}
+
+/// A number that has had no job here. In the broker jobs may wait, as while it is paused.
+#[derive(Debug)]
+struct Idle {
+    /// What is shown of its pace.
+    pace: (Rate, Source),
+    lag: Lag,
 }
 
 impl LaneViews {
@@ -79,7 +88,7 @@ impl LaneViews {
         let idle = served.into_iter().filter(|number| !all.lanes.contains_key(number));
         let idle = idle.map(|number| LaneView::idle(all.rates.of(&number), number));
         let mut views: Vec<LaneView> =
-            all.lanes.iter().map(|(number, lane)| lane.view(number, now)).chain(idle).collect();
+            all.lanes.values().map(|lane| lane.view(now)).chain(idle).collect();
         views.sort_by(|one, other| one.number.cmp(&other.number));
         views
     }
@@ -114,7 +123,9 @@ impl LaneViews {
             return None;
         }
         let lane = make(all.rates.of(number));
-        all.idle.remove(number);
+        if let Some(idle) = all.idle.remove(number) {
+            lane.follow(idle.lag);
+        }
         all.lanes.insert(number.clone(), Arc::clone(&lane));
         Some(lane)
     }
@@ -124,14 +135,17 @@ impl LaneViews {
         let mut ticks = tokio::time::interval(SHOW_EVERY);
         loop {
             ticks.tick().await;
-            let now = clock::monotonic();
+            let (now, wall) = (clock::monotonic(), clock::wall());
+            self.account.show(now);
             let is_account_paused = self.account.held_until(now).is_some();
             let served = self.served.numbers();
             let mut all = lock(&self.all);
             self.forget_others(&mut all, now);
-            self.show_idle(&mut all, served);
-            for lane in all.lanes.values() {
+            self.show_idle(&mut all, served, wall);
+            for (number, lane) in &all.lanes {
                 lane.show(now, is_account_paused);
+                let ready = self.served.ready(number);
+                self.metrics.lane_oldest(number, lane.oldest(ready, wall));
             }
         }
     }
@@ -144,27 +158,34 @@ impl LaneViews {
             let stays = self.served.has(number) || is_known || lane.is_held(now);
             if !stays {
                 lane.close();
-                self.metrics.pace_gone(number);
+                self.metrics.number_gone(number);
             }
             stays
         });
     }
 
-    fn show_idle(&self, all: &mut All, served: BTreeSet<NumberId>) {
+    fn show_idle(&self, all: &mut All, served: BTreeSet<NumberId>, now: Timestamp) {
         let All { lanes, idle, rates } = all;
         idle.retain(|number, _| {
             let stays = served.contains(number);
             if !stays {
-                self.metrics.pace_gone(number);
+                self.metrics.number_gone(number);
             }
             stays
         });
         for number in served.into_iter().filter(|number| !lanes.contains_key(number)) {
-            let (rate, source) = rates.of(&number);
-            if idle.get(&number) != Some(&(rate, source)) {
-                self.metrics.rate_limit(&number, source.name(), rate.per_second());
-                idle.insert(number, (rate, source));
+            let pace @ (rate, source) = rates.of(&number);
+            let show_pace = || self.metrics.rate_limit(&number, source.into(), rate.per_second());
+            let known = idle.entry(number.clone()).or_insert_with(|| {
+                show_pace();
+                Idle { pace, lag: Lag::new(now) }
+            });
+            if known.pace != pace {
+                show_pace();
+                known.pace = pace;
             }
+            let oldest = known.lag.oldest(self.served.ready(&number), now);
+            self.metrics.lane_oldest(&number, oldest);
         }
     }
 }
@@ -175,7 +196,7 @@ impl LaneView {
         LaneView {
             number,
             rate: rate.per_second(),
-            source: source.name().to_owned(),
+            source: RateSource::from(source).name().to_owned(),
             waiting: 0,
             in_flight: 0,
             held_until: None,

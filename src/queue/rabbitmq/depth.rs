@@ -1,11 +1,13 @@
-//! How many jobs wait in each lane, by asking the broker, and whether the queues that all share are
-//! still there. Passive declarations need no plugin and are up to date, unlike the management API,
+//! How many jobs wait in each lane and in the queues that all share, by asking the broker, and whether
+//! those are still there. Passive declarations need no plugin and are up to date, unlike the management API,
 //! which lags by seconds.
 
 use super::declare::{DeclareError, declare};
 use super::receipt::Desk;
-use super::topology::Topology;
+use super::topology::{Step, Topology};
 use super::traffic::Traffic;
+use crate::metrics::SharedQueue;
+use crate::queue::Served;
 use crate::wire::{NumberId, Priority};
 use futures_util::FutureExt;
 use lapin::options::QueueDeclareOptions;
@@ -33,6 +35,8 @@ pub(super) struct Shared {
     pub(super) create: bool,
     /// A job found no queue behind a wait exchange: its queue or its binding is gone.
     pub(super) astray: Arc<Notify>,
+    /// Told what is ready in each lane.
+    pub(super) served: Served,
 }
 
 impl Shared {
@@ -72,6 +76,7 @@ pub(super) async fn watch_queues(
         if let Err(reason) = shared.look(connection).await {
             return reason;
         }
+        count_shared(connection, &mut channel, desk).await;
         let round = lanes.borrow().clone();
         let share = u32::try_from(round.len()).unwrap_or(u32::MAX).max(1);
         waiting.retain(|number| round.contains_key(number));
@@ -86,6 +91,7 @@ pub(super) async fn watch_queues(
                         // It may have gone elsewhere meanwhile, and is another worker's to show.
                         if lanes.borrow().contains_key(number) {
                             desk.metrics.lane_ready(number, priority, jobs);
+                            shared.served.counted(number, priority, jobs);
                         }
                     }
                 }
@@ -102,6 +108,25 @@ pub(super) async fn watch_queues(
         if round.is_empty() {
             tokio::time::sleep(ROUND).await;
         }
+    }
+}
+
+/// What is ready in the queues that all lanes share.
+async fn count_shared(connection: &Connection, channel: &mut Option<Channel>, desk: &Desk) {
+    let names = &desk.names;
+    let all = [
+        (SharedQueue::DeadLetters, vec![names.dead_letters()]),
+        (SharedQueue::Unrouted, vec![names.unrouted()]),
+        (SharedQueue::Results, vec![names.results()]),
+        (SharedQueue::Wait, Step::ALL.map(|step| names.wait(step)).to_vec()),
+    ];
+    for (queue, names) in all {
+        let mut ready = 0;
+        for name in &names {
+            let Some(messages) = depth(connection, channel, name).await else { return };
+            ready += u64::from(messages);
+        }
+        desk.metrics.queue_ready(queue, ready);
     }
 }
 

@@ -340,7 +340,7 @@ impl Epoch {
         let (connection, desk) = (Arc::clone(&self.connection), inbox.desk.clone());
         let (numbers, stop) = (self.assigned.subscribe(), inbox.stop.clone());
         let (topology, create) = (Arc::clone(&inbox.shared), inbox.settings.declare);
-        let shared = Shared { topology, create, astray };
+        let shared = Shared { topology, create, astray, served: inbox.served.clone() };
         self.tasks.spawn(async move {
             let watching = watch_queues(&connection, &desk, &shared, numbers);
             let ended = stop.run_until_cancelled(watching).await;

@@ -70,7 +70,7 @@ pub use statuses::StatusPublisher;
 pub use suspect::{Marked, Touch};
 pub use topology::{Names, Topology, TopologySettings};
 
-use crate::metrics::Metrics;
+use crate::metrics::{LinkState, Metrics};
 use crate::queue::{Heard, Incoming, Notices};
 use crate::wire::NumberId;
 use board::Board;
@@ -327,6 +327,17 @@ fn lawful_names(prefix: &str) -> Result<Names, String> {
     }
 }
 
+impl From<&BrokerState> for LinkState {
+    fn from(state: &BrokerState) -> LinkState {
+        match state {
+            BrokerState::Up => LinkState::Up,
+            BrokerState::Connecting(_) => LinkState::Connecting,
+            BrokerState::Blocked(_) => LinkState::Blocked,
+            BrokerState::Broken(_) => LinkState::Broken,
+        }
+    }
+}
+
 /// The state of both connections, and whether a new send may start.
 fn shown(
     tasks: &mut JoinSet<()>,
@@ -338,7 +349,7 @@ fn shown(
     let (may_send, may_send_watched) = watch::channel(false);
     tasks.spawn(async move {
         let show = |now: BrokerState| {
-            metrics.broker_up(matches!(now, BrokerState::Up | BrokerState::Blocked(_)));
+            metrics.broker_is(LinkState::from(&now));
             may_send.send_replace(now == BrokerState::Up);
             state.send_replace(now);
         };
