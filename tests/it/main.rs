@@ -23,6 +23,7 @@ mod ledger;
 mod limiter;
 mod limiter_changes;
 mod live_settings;
+mod metrics;
 mod nothing_twice;
 mod numbers;
 mod odd_bytes;
