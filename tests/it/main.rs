@@ -14,6 +14,7 @@ mod configuration_changes;
 mod conservation;
 mod dead_letters;
 mod delivery;
+mod deploy;
 mod enqueue;
 mod fence;
 mod file_mode;
