@@ -12,6 +12,7 @@ help: ## This list
 
 test: ## All tests, against a private RabbitMQ on loopback (installed from Debian's packages where allowed)
 	@tests/needs
+	@tests/deploy-tools
 	@tests/with-rabbitmq $(CARGO) $(TEST_RUNNER) --locked
 
 lint: ## What CI refuses: formatting, warnings, documentation warnings
