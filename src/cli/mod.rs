@@ -8,6 +8,7 @@ mod columns;
 mod dead_letters;
 mod demo;
 mod enqueue;
+mod fail_on;
 mod numbers;
 mod parts;
 mod progress;
@@ -81,6 +82,7 @@ Examples:
   chakra-sender check                                   is everything in place?
   chakra-sender worker                                  the main job, from RabbitMQ
   chakra-sender enqueue jobs.jsonl                      put jobs on RabbitMQ
+  chakra-sender enqueue people.csv --template job.json --wait   a job for each row, and what became of it
   chakra-sender results                                 follow the results
   chakra-sender dead-letters list                       what was given up, and why
   chakra-sender numbers list                            what waits, how fast it goes, what is paused
@@ -94,7 +96,7 @@ enum Command {
     Send(send::SendArguments),
     /// Sandbox, worker and sample jobs in one process: no account needed
     Demo(demo::DemoArguments),
-    /// Put jobs from a file on RabbitMQ
+    /// Put jobs on RabbitMQ, from a file or made of a table and a template
     Enqueue(enqueue::EnqueueArguments),
     /// Follow results, taking nothing from real consumers
     Results(results::ResultsArguments),

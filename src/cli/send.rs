@@ -1,5 +1,6 @@
 //! `send`: the worker over a file, with no broker.
 
+use super::fail_on::FailOn;
 use super::{End, parts, progress, token, under_signals};
 use crate::clock;
 use crate::config::Settings;
@@ -9,7 +10,7 @@ use crate::queue::Notices;
 use crate::queue::file::{FileQueue, OnResult, Results, Tally, beside};
 use crate::wire::{ResultEvent, Status};
 use crate::worker::Worker;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,13 +31,6 @@ pub(super) struct SendArguments {
     /// Exit with 1 when a job ended so
     #[arg(long, value_enum, value_delimiter = ',')]
     fail_on: Vec<FailOn>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FailOn {
-    Failed,
-    Expired,
-    Unknown,
 }
 
 /// How many jobs ended how.
@@ -130,14 +124,7 @@ fn close(tally: &Tally, outcomes: &Outcomes, fail_on: &[FailOn]) -> End {
     also(tally.unreadable, "could not be read and went to the dead letters");
     also(tally.unfinished, "left for the next run");
     eprintln!("{} lines: {}", tally.lines, said.join("; "));
-    let bad = |on: &FailOn| {
-        let name = match on {
-            FailOn::Failed => Status::Failed.name(),
-            FailOn::Expired => Status::Expired.name(),
-            FailOn::Unknown => Status::Unknown.name(),
-        };
-        outcomes.contains_key(name)
-    };
+    let bad = |on: &FailOn| outcomes.contains_key(on.status().name());
     match tally.unfinished > 0 || fail_on.iter().any(bad) {
         true => End::NotWell,
         false => End::Done,

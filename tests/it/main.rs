@@ -16,6 +16,7 @@ mod dead_letters;
 mod delivery;
 mod deploy;
 mod enqueue;
+mod enqueue_table;
 mod fence;
 mod file_mode;
 mod handing_over;

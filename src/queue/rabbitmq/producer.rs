@@ -9,6 +9,7 @@ use crate::wire::{JobId, NumberId, Priority};
 use bytes::Bytes;
 use jiff::Timestamp;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 
 /// How a job was taken.
@@ -29,6 +30,8 @@ pub struct Producer {
     connection: Connection,
     channel: Channel,
     names: Names,
+    /// Where the results of its jobs go too.
+    reply_to: Option<ShortString>,
 }
 
 impl Producer {
@@ -45,7 +48,12 @@ impl Producer {
         let channel = connection.create_channel().await.map_err(|error| explain(&error))?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
         confirms.map_err(|error| explain(&error))?;
-        Ok(Producer { connection, channel, names })
+        Ok(Producer { connection, channel, names, reply_to: None })
+    }
+
+    /// The same, whose jobs have their results sent to this queue too.
+    pub fn with_replies_to(self, queue: &str) -> Producer {
+        Producer { reply_to: Some(queue.into()), ..self }
     }
 
     /// Puts one body by a number's lane.
@@ -68,7 +76,7 @@ impl Producer {
                 key.into(),
                 options,
                 body,
-                properties(id, now),
+                self.properties(id, now),
             )
             .await
             .map_err(|error| explain(&error))?;
@@ -79,15 +87,19 @@ impl Producer {
         }
     }
 
+    fn properties(&self, id: &JobId, now: Timestamp) -> BasicProperties {
+        let properties = headers::persistent()
+            .with_content_type("application/json".into())
+            .with_message_id(id.as_str().into())
+            .with_timestamp(u64::try_from(now.as_second()).unwrap_or(0));
+        match &self.reply_to {
+            Some(queue) => properties.with_reply_to(queue.clone()),
+            None => properties,
+        }
+    }
+
     /// Closes the connection.
     pub async fn close(self) {
         connection::close(&self.connection).await;
     }
-}
-
-fn properties(id: &JobId, now: Timestamp) -> BasicProperties {
-    headers::persistent()
-        .with_content_type("application/json".into())
-        .with_message_id(id.as_str().into())
-        .with_timestamp(u64::try_from(now.as_second()).unwrap_or(0))
 }

@@ -1,0 +1,213 @@
+//! A table in CSV, each row of which fills a template to a job. The table is a file: it is read once to see
+//! what would become of it, and once to do it.
+
+use super::entries::Entry;
+use super::ids::{Ids, derived};
+use super::template::{Mapping, Template};
+use crate::wire::{Recipient, SendJob};
+use bytes::Bytes;
+use csv::{ByteRecord, ErrorKind, ReaderBuilder, Trim};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The longest row. A quote that is never closed must not read the rest of a table into the memory.
+const MAX_ROW_BYTES: usize = 1024 * 1024;
+
+/// The most rows of a table: their ids are held to find those that stand in it twice.
+const MAX_ROWS: usize = 5_000_000;
+
+/// A value shorter than this is not taken for a part of a recipient's number.
+const LEAST_PART: usize = 4;
+
+/// A table and its template.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    path: PathBuf,
+    delimiter: u8,
+    columns: Arc<[String]>,
+    template: Arc<Template>,
+}
+
+impl Table {
+    /// Opens both; the error is for who named them.
+    pub(super) fn open(
+        path: &Path,
+        delimiter: u8,
+        template: &Path,
+        mappings: &[Mapping],
+    ) -> Result<Table, String> {
+        let named = |error: String| format!("{}: {error}", path.display());
+        let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file());
+        match is_file {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(named("a table is read twice, so it must be a file".into()));
+            }
+            Err(error) => return Err(named(error.to_string())),
+        }
+        let mut reader = reader(path, delimiter).map_err(|error| named(error.to_string()))?;
+        let header = reader.headers().map_err(|error| named(error.to_string()))?;
+        let columns: Arc<[String]> = header.iter().map(str::to_owned).collect();
+        let text = std::fs::read_to_string(template).map_err(|error| error.to_string());
+        let template = text
+            .and_then(|text| Template::read(&text, &columns, mappings))
+            .map_err(|error| format!("{}: {error}", template.display()))?;
+        Ok(Table { path: path.to_owned(), delimiter, columns, template: Arc::new(template) })
+    }
+
+    /// All rows, from the first.
+    pub(super) fn rows(&self) -> io::Result<Rows> {
+        let (reader, record) = (reader(&self.path, self.delimiter)?, ByteRecord::new());
+        Ok(Rows { table: self.clone(), reader, record, seen: Ids::default() })
+    }
+
+    fn job(&self, row: &ByteRecord) -> Result<(SendJob, Bytes), String> {
+        let cells = self.cells(row)?;
+        let body = self.template.fill(|column| cells[column]);
+        if self.template.has_id() {
+            return parse(body.into());
+        }
+        let (job, body) = parse_unnamed(body.into())?;
+        let id = match job.message.recipient() {
+            None => derived(&job)?,
+            // However the number is written, with a plus or with blanks: it is the same person.
+            Some(recipient) => {
+                let alike = |column: usize| match Recipient::from_to(cells[column]) == *recipient {
+                    true => recipient.key(),
+                    false => cells[column],
+                };
+                derived(&parse_unnamed(self.template.fill(alike).into())?.0)?
+            }
+        };
+        let fields = body.strip_prefix(b"{").unwrap_or_default();
+        parse([format!("{{\"id\":\"{id}\",").as_bytes(), fields].concat().into())
+    }
+
+    fn cells<'r>(&self, row: &'r ByteRecord) -> Result<Vec<&'r str>, String> {
+        let cells = row.iter().zip(self.columns.iter());
+        cells
+            .map(|(cell, column)| {
+                std::str::from_utf8(cell)
+                    .map_err(|_| format!("column {column:?} is no UTF-8: save the table as UTF-8"))
+            })
+            .collect()
+    }
+}
+
+/// The rows of a table, as jobs.
+#[derive(Debug)]
+pub(super) struct Rows {
+    table: Table,
+    reader: csv::Reader<Bounded>,
+    /// The latest.
+    record: ByteRecord,
+    seen: Ids,
+}
+
+impl Rows {
+    /// The job of the latest row as the template's author laid it out, for a person. Values that are the
+    /// recipient's number or a part of it are masked, unless all is to be shown.
+    pub(super) fn shown(&self, job: &SendJob, all: bool) -> String {
+        let recipient = job.message.recipient();
+        self.table.template.fill_as_written(|column| {
+            let cell = String::from_utf8_lossy(&self.record[column]);
+            match recipient {
+                Some(recipient) if !all && is_part(&cell, recipient) => masked(&cell),
+                _ => cell.into_owned(),
+            }
+        })
+    }
+
+    fn next_row(&mut self) -> io::Result<Option<Entry>> {
+        loop {
+            self.reader.get_mut().left = MAX_ROW_BYTES;
+            let line = self.reader.position().line();
+            let read = self.reader.read_byte_record(&mut self.record);
+            let job = match read.map_err(csv::Error::into_kind) {
+                Ok(false) => return Ok(None),
+                // What spreadsheets leave at the end.
+                Ok(true) if self.record.iter().all(<[u8]>::is_empty) => continue,
+                Ok(true) => self.table.job(&self.record).and_then(|job| self.unseen(job)),
+                Err(ErrorKind::UnequalLengths { expected_len, len, .. }) => {
+                    Err(format!("it has {len} columns, the header has {expected_len}"))
+                }
+                Err(ErrorKind::Io(error)) => {
+                    let reason = format!("the row that begins at line {line}: {error}");
+                    return Err(io::Error::new(error.kind(), reason));
+                }
+                Err(other) => return Err(io::Error::other(format!("{other:?}"))),
+            };
+            let line = self.record.position().map_or(line, csv::Position::line);
+            return Ok(Some(Entry { line, job }));
+        }
+    }
+
+    fn unseen(&mut self, job: (SendJob, Bytes)) -> Result<(SendJob, Bytes), String> {
+        if self.seen.len() >= MAX_ROWS {
+            return Err(format!("a table has {MAX_ROWS} rows at most: split it"));
+        }
+        match self.seen.insert(job.0.id.as_str()) {
+            true => Ok(job),
+            false if self.table.template.has_id() => {
+                Err(format!("an earlier line has the id {:?} too", job.0.id))
+            }
+            false => Err("an earlier line asks for the same message".into()),
+        }
+    }
+}
+
+impl Iterator for Rows {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<io::Result<Entry>> {
+        self.next_row().transpose()
+    }
+}
+
+fn parse(body: Bytes) -> Result<(SendJob, Bytes), String> {
+    let job = SendJob::parse(&body, None).map_err(|invalid| invalid.reason)?;
+    Ok((job, body))
+}
+
+/// The id is still to be made of what it reads.
+fn parse_unnamed(body: Bytes) -> Result<(SendJob, Bytes), String> {
+    let job = SendJob::parse(&body, Some("unnamed")).map_err(|invalid| invalid.reason)?;
+    Ok((job, body))
+}
+
+/// Whether a value is the recipient, or the greater part of a number without its country's code.
+fn is_part(cell: &str, recipient: &Recipient) -> bool {
+    let key = Recipient::from_to(cell);
+    key.key().len() >= LEAST_PART && recipient.key().contains(key.key())
+}
+
+fn masked(cell: &str) -> String {
+    Recipient::from_to(cell).to_string()
+}
+
+fn reader(path: &Path, delimiter: u8) -> io::Result<csv::Reader<Bounded>> {
+    let bounded = Bounded { file: File::open(path)?, left: MAX_ROW_BYTES };
+    Ok(ReaderBuilder::new().delimiter(delimiter).trim(Trim::All).from_reader(bounded))
+}
+
+/// A file of which so much can be read until somebody gives it more.
+#[derive(Debug)]
+struct Bounded {
+    file: File,
+    left: usize,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            let reason = format!("it is longer than {MAX_ROW_BYTES} bytes: is a quote not closed?");
+            return Err(io::Error::other(reason));
+        }
+        let most = buffer.len().min(self.left);
+        let read = self.file.read(&mut buffer[..most])?;
+        self.left -= read;
+        Ok(read)
+    }
+}
