@@ -1,15 +1,17 @@
 //! The HTTP listener for operators: is it alive, is it ready, what does it count, how stands it with each
-//! phone number. Changes nothing and needs no token; serves until it is told to stop, which is after the
+//! phone number, what is known of a job. Changes nothing and needs no token; serves until it is told to stop, which is after the
 //! drain.
 
 use crate::listener::{Bounds, Listener};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::wire::JobId;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +22,14 @@ use tokio_util::sync::CancellationToken;
 /// scrape interval.
 const BOUNDS: Bounds = Bounds { name: "admin", connections: 64, header: Duration::from_secs(90) };
 
-/// The page `/numbers`, as it is when asked: who serves it does not know what stands there.
-pub type NumbersPage = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+/// Pages as they are when asked: who serves them does not know what stands there.
+#[derive(Clone)]
+pub struct Pages {
+    /// `/numbers`
+    pub numbers: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// `/jobs/{id}`
+    pub job: Arc<dyn Fn(&JobId) -> Value + Send + Sync>,
+}
 
 /// The listener, bound but not yet answering.
 #[derive(Debug)]
@@ -43,19 +51,21 @@ impl Admin {
         self,
         metrics: Arc<Metrics>,
         readiness: Readiness,
-        numbers: NumbersPage,
+        pages: Pages,
         stop: CancellationToken,
     ) {
-        self.0.serve(routes(metrics, readiness, numbers), BOUNDS, stop).await;
+        self.0.serve(routes(metrics, readiness, pages), BOUNDS, stop).await;
     }
 }
 
-fn routes(metrics: Arc<Metrics>, readiness: Readiness, numbers: NumbersPage) -> Router {
+fn routes(metrics: Arc<Metrics>, readiness: Readiness, pages: Pages) -> Router {
+    let Pages { numbers, job } = pages;
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready).with_state(readiness))
         .route("/metrics", get(render).with_state(metrics))
         .route("/numbers", get(async move || json(&numbers())))
+        .route("/jobs/{id}", get(async move |Path(id): Path<String>| look_up(&id, |id| job(id))))
 }
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
@@ -76,7 +86,14 @@ async fn render(State(metrics): State<Arc<Metrics>>) -> Response {
     }
 }
 
-fn json(page: &serde_json::Value) -> Response {
+fn look_up(id: &str, page: impl Fn(&JobId) -> Value) -> Response {
+    match JobId::parse(id) {
+        Ok(id) => json(&page(&id)),
+        Err(reason) => (StatusCode::BAD_REQUEST, reason + "\n").into_response(),
+    }
+}
+
+fn json(page: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], page.to_string()).into_response()
 }
 
@@ -101,9 +118,12 @@ mod tests {
             let readiness = Readiness::new(&["rabbitmq"]);
             let metrics = Arc::new(Metrics::new().unwrap());
             let mut serving = JoinSet::new();
-            let numbers: NumbersPage = Arc::new(|| serde_json::json!([{ "number": "1027" }]));
+            let pages = Pages {
+                numbers: Arc::new(|| serde_json::json!([{ "number": "1027" }])),
+                job: Arc::new(|id| serde_json::json!({ "jobs": [id] })),
+            };
             let stop = CancellationToken::new();
-            serving.spawn(admin.serve(metrics, readiness.clone(), numbers, stop));
+            serving.spawn(admin.serve(metrics, readiness.clone(), pages, stop));
             Serving { address, readiness, _serving: serving }
         }
 
@@ -148,6 +168,14 @@ mod tests {
         let answer = listener.ask("GET /numbers").await;
         assert!(answer.contains("content-type: application/json"), "{answer}");
         assert!(answer.ends_with(r#"[{"number":"1027"}]"#), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_job_is_asked_for_by_its_lawful_id() {
+        let listener = Serving::start().await;
+        let answer = listener.ask("GET /jobs/order%2F8812").await;
+        assert!(answer.ends_with(r#"{"jobs":["order/8812"]}"#), "{answer}");
+        assert!(listener.ask("GET /jobs/a%20b").await.starts_with("HTTP/1.1 400"));
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ mod schema;
 mod send;
 mod token;
 mod webhook;
+mod why;
 mod worker;
 
 use crate::config::ConfigError;
@@ -86,6 +87,7 @@ Examples:
   chakra-sender results                                 follow the results
   chakra-sender dead-letters list                       what was given up, and why
   chakra-sender numbers list                            what waits, how fast it goes, what is paused
+  chakra-sender why order-8812                          what this job waits for, or what came of it
   chakra-sender send --jobs jobs.jsonl --results out.jsonl   the same with no broker";
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +106,8 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArguments),
     /// See what waits for each number; pause one, resume it, drop its jobs
     Numbers(numbers::NumbersArguments),
+    /// What a job waits for, what happened to it, what came of it
+    Why(why::WhyArguments),
     /// Say what is in place and what to do about the rest
     Check(check::CheckArguments),
     /// A fake ChakraHQ on this machine, with faults
@@ -140,6 +144,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<End> {
         Command::Results(arguments) => results::run(arguments, settings()?).await,
         Command::DeadLetters(arguments) => dead_letters::run(arguments, settings()?).await,
         Command::Numbers(arguments) => numbers::run(arguments, settings()?).await,
+        Command::Why(arguments) => why::run(arguments, settings()?).await,
         Command::Check(arguments) => check::run(arguments, settings()?).await,
         Command::Sandbox(arguments) => sandbox::run(arguments).await,
         Command::Schema(arguments) => schema::run(&arguments),

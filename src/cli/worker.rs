@@ -3,16 +3,19 @@
 use super::numbers::Page;
 use super::reload::{Reloading, Sources};
 use super::webhook::{Answering, Bound};
+use super::why::JobPage;
 use super::{End, parts, token, under_signals};
-use crate::admin::{Admin, NumbersPage};
+use crate::admin::{Admin, Pages};
 use crate::chakra::Client;
 use crate::clock;
 use crate::config::{Accept as AcceptSetting, DRAIN_BEYOND_CALL, Settings};
 use crate::ledger::Ledger;
 use crate::limiter::Rates;
 use crate::metrics::Metrics;
-use crate::queue::PluginNumbers;
-use crate::queue::rabbitmq::{Accept, BrokerState, RabbitQueue, RabbitSettings, Touch};
+use crate::queue::rabbitmq::{
+    Accept, BrokerState, Question, RabbitQueue, RabbitSettings, ReportOf, Touch,
+};
+use crate::queue::{Operators, PluginNumbers};
 use crate::readiness::Readiness;
 use crate::supervisor::{Drain, Hangups, Phase};
 use crate::telemetry::LogFilter;
@@ -62,9 +65,8 @@ struct Reread {
 async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> anyhow::Result<End> {
     let metrics = Arc::new(Metrics::new()?);
     let readiness = Readiness::new(&[RABBITMQ, LEDGER]);
-    let known = Arc::default();
-    let mut services =
-        Services::start(&settings, &metrics, &readiness, numbers_page(&known)).await?;
+    let known = Known::default();
+    let mut services = Services::start(&settings, &metrics, &readiness, known.pages()).await?;
     let webhook = Bound::bind(&settings).await?;
     let client = parts::client(&settings)?;
     let ledger = parts::ledger(&settings)?;
@@ -80,7 +82,7 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
     let (refresher, mut current) = (plugin.refresher.clone(), rates.subscribe());
     let rabbit = RabbitSettings {
         touch: parts::touch(&ledger),
-        report: numbers_page(&known),
+        report: known.report(),
         ..rabbit(&settings, plugin, current.clone())
     };
     let (mut queue, incoming) =
@@ -102,7 +104,7 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
     );
     let views = worker.views();
     services.follow_rates(current, move |rates| views.retune(rates));
-    known.get_or_init(|| Page::new(worker.views(), queue.notices().operators));
+    known.fill(&worker, queue.notices().operators);
     let reloading = Reloading {
         sources: reread.sources,
         settings: settings.clone(),
@@ -219,19 +221,43 @@ fn rabbit(
         max_lanes: settings.numbers.max_lanes,
         retire_after: settings.numbers.retire_after,
         touch: Touch::unmarked(),
-        report: Arc::new(|| serde_json::Value::Null),
+        report: Arc::new(|_| serde_json::Value::Null),
     }
 }
 
-/// What the worker knows of its numbers, once it is there; the listener answers before.
-type Known = Arc<OnceLock<Page>>;
+/// What the worker knows of its numbers and jobs, once it is there; the listener answers before.
+#[derive(Debug, Clone, Default)]
+struct Known(Arc<OnceLock<(Page, JobPage)>>);
 
-fn numbers_page(known: &Known) -> NumbersPage {
-    let known = Arc::clone(known);
-    Arc::new(move || match known.get() {
-        Some(page) => page.to_json(clock::wall()),
-        None => serde_json::json!([]),
-    })
+impl Known {
+    fn fill(&self, worker: &Worker, operators: Operators) {
+        let pages = || (Page::new(worker.views(), operators), JobPage::new(worker.jobs()));
+        self.0.get_or_init(pages);
+    }
+
+    /// To who asks all workers.
+    fn report(&self) -> ReportOf {
+        let known = self.clone();
+        Arc::new(move |question| known.answer(question))
+    }
+
+    /// To who asks this one.
+    fn pages(&self) -> Pages {
+        let (numbers, jobs) = (self.clone(), self.clone());
+        Pages {
+            numbers: Arc::new(move || numbers.answer(&Question::Numbers)),
+            job: Arc::new(move |id| jobs.answer(&Question::Job(id.clone()))),
+        }
+    }
+
+    fn answer(&self, question: &Question) -> serde_json::Value {
+        match (self.0.get(), question) {
+            (Some((numbers, _)), Question::Numbers) => numbers.to_json(clock::wall()),
+            (None, Question::Numbers) => serde_json::json!([]),
+            (Some((_, jobs)), Question::Job(id)) => jobs.to_json(id),
+            (None, Question::Job(_)) => serde_json::Value::Null,
+        }
+    }
 }
 
 /// What serves operators beside the hall.
@@ -245,7 +271,7 @@ impl Services {
         settings: &Settings,
         metrics: &Arc<Metrics>,
         readiness: &Readiness,
-        numbers: NumbersPage,
+        pages: Pages,
     ) -> anyhow::Result<Services> {
         let mut services = Services { tasks: JoinSet::new(), stop: CancellationToken::new() };
         if let Some(listen) = settings.admin.listen {
@@ -253,7 +279,7 @@ impl Services {
                 Admin::bind(listen).await.with_context(|| format!("admin.listen = {listen}"))?;
             tracing::info!(address = %admin.local_addr(), "the admin listener");
             let (metrics, readiness) = (Arc::clone(metrics), readiness.clone());
-            let serve = admin.serve(metrics, readiness, numbers, services.stop.clone());
+            let serve = admin.serve(metrics, readiness, pages, services.stop.clone());
             services.tasks.spawn(serve);
         }
         Ok(services)

@@ -1,5 +1,6 @@
 //! Which job is which: short digests of what the ledger compares. Quiet.
 
+use super::record::Named;
 use crate::wire::{JobId, Kind, NumberId, SendJob};
 use sha2::{Digest, Sha256};
 
@@ -16,17 +17,25 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    pub(super) fn named(&self) -> Named<'_> {
+        (&self.id, Some(&self.number), self.replay)
+    }
+
     pub(super) fn of(job: &SendJob, replay: Option<u32>) -> Identity {
-        let replayed = replay.unwrap_or(0).to_be_bytes();
         let number = &job.phone_number_id;
         Identity {
             id: job.id.clone(),
             number: number.clone(),
             replay,
-            key: digest("job", &[job.id.as_str().as_bytes(), &replayed]),
+            key: key(&job.id, replay),
             fingerprint: digest("message", &[number.as_str().as_bytes(), job.message.bytes()]),
         }
     }
+}
+
+/// The key of a job, and of each replay of it.
+pub(super) fn key(id: &JobId, replay: Option<u32>) -> u128 {
+    digest("job", &[id.as_str().as_bytes(), &replay.unwrap_or(0).to_be_bytes()])
 }
 
 /// What cannot be told apart in a chat: the same content to the same recipient, whichever number it

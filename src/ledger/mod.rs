@@ -7,6 +7,7 @@
 
 mod folder;
 mod identity;
+mod look_up;
 mod memory;
 mod record;
 mod store;
@@ -17,6 +18,7 @@ use crate::policy::{History, Outcome, Past, Strength};
 use crate::wire::{JobId, SendJob};
 use identity::Identity;
 use jiff::Timestamp;
+pub use look_up::Known;
 use memory::{Bounds, Memory};
 use record::{Answered, Finished, State};
 use std::path::Path;
@@ -223,9 +225,9 @@ impl Delivery {
     pub fn past(&self) -> Past {
         let Some(before) = self.before else { return Past::Another };
         let memory = self.ledger.memory();
-        memory
-            .entry(self.job.key)
-            .map_or(Past::Unseen { deliveries: before }, |entry| entry.past(&self.job, before))
+        memory.entry(self.job.key).map_or(Past::Unseen { deliveries: before }, |entry| {
+            entry.past(self.job.named(), before)
+        })
     }
 
     /// Records that an attempt is about to be made. After an error it must not be made.

@@ -5,9 +5,12 @@
 
 use super::identity::{self, Identity};
 use crate::policy::{History, Outcome, Past};
-use crate::wire::{Class, ErrorBody, JobId, ResultEvent, Status};
+use crate::wire::{Class, ErrorBody, JobId, NumberId, ResultEvent, Status};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// A job by its names: id, number where that is known, and replay.
+pub(super) type Named<'a> = (&'a JobId, Option<&'a NumberId>, Option<u32>);
 
 /// What is known of one job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,8 +111,13 @@ impl Entry {
         postcard::from_bytes(bytes).ok()
     }
 
+    /// When it last changed.
+    pub(super) fn changed(&self) -> Timestamp {
+        moment(self.changed)
+    }
+
     /// What it means for a delivery of the job. `before` are the deliveries that came to us before.
-    pub(super) fn past(&self, job: &Identity, before: u32) -> Past {
+    pub(super) fn past(&self, job: Named<'_>, before: u32) -> Past {
         match &self.state {
             State::Received => Past::Unseen { deliveries: before },
             State::Begun { attempt, at } => Past::Begun { attempt: *attempt, at: moment(*at) },
@@ -191,10 +199,10 @@ impl Finished {
         }
     }
 
-    fn to_outcome(&self, job: &Identity) -> Outcome {
+    fn to_outcome(&self, (id, number, replay): Named<'_>) -> Outcome {
         let event = ResultEvent {
-            id: job.id.clone(),
-            phone_number_id: Some(job.number.clone()),
+            id: id.clone(),
+            phone_number_id: number.cloned(),
             status: self.status,
             whatsapp_message_id: self.whatsapp_message_id.clone(),
             attempts: self.attempts,
@@ -203,7 +211,7 @@ impl Finished {
             enqueued_at: self.enqueued_at.map(moment),
             received_at: moment(self.received_at),
             finished_at: moment(self.finished_at),
-            replay: job.replay,
+            replay,
         };
         Outcome { event, dead_letter: self.dead_letter.clone() }
     }

@@ -6,6 +6,7 @@ use super::limits;
 use super::order::Place;
 use super::templates::Use;
 use super::waiting::Rank;
+use super::whereabouts::{At, Track};
 use super::{Hall, lock};
 use crate::clock;
 use crate::crash::{self, Stage};
@@ -60,12 +61,13 @@ impl Stopped {
 
 impl Hall {
     /// What follows for this job; none when it is no longer ours. `delivery` becomes the ledger's view
-    /// of it.
+    /// of it, `track` tells operators what it is at.
     pub(super) async fn handle<R: Receipt>(
         &self,
         incoming: &Incoming<R>,
         lane: &Lane,
         place: &mut Place,
+        track: &Track,
         delivery: &mut Option<Delivery>,
     ) -> Option<Settlement> {
         // Read.
@@ -77,7 +79,7 @@ impl Hall {
         };
 
         // Seen before? In doubt? May it go now?
-        let ready = self.wait_for_turn(job, incoming, lane, place, delivery);
+        let ready = self.wait_for_turn(job, incoming, (lane, place), track, delivery);
         let Ready { history, turn, template } = match tokio::time::timeout(MAX_IN_HAND, ready).await
         {
             Ok(Ok(ready)) => ready,
@@ -97,8 +99,8 @@ impl Hall {
 
         crash::point(Stage::BeforeBegin);
         // Begin. From here silence is doubt, not failure.
-        let began = clock::wall();
-        if let Err(error) = delivery.begin(history.attempts.saturating_add(1), began).await {
+        let (began, attempt) = (clock::wall(), history.attempts.saturating_add(1));
+        if let Err(error) = delivery.begin(attempt, began).await {
             tracing::error!(job = %job.id, %error, "not sent: its beginning could not be recorded");
             return Some(policy::given_back(&history));
         }
@@ -110,6 +112,7 @@ impl Hall {
 
         crash::point(Stage::AfterBegin);
         // Send.
+        track.is_at(At::Call);
         let mut sending = pin!(self.send(job, turn, template));
         let answer = match tokio::time::timeout(SLOW_CALL, &mut sending).await {
             Ok(answer) => answer,
@@ -122,6 +125,7 @@ impl Hall {
         crash::point(Stage::Answered);
         // Conclude.
         let now = clock::wall();
+        track.answered(attempt, began, &answer, now);
         if let Answer::Accepted { whatsapp_message_id: Some(id) } = &answer {
             self.looking.accepted(job, id, now);
         }
@@ -133,8 +137,7 @@ impl Hall {
         if Outcome::of(&settlement).is_none() {
             // It was answered: a second delivery of it is not in doubt.
             let Settlement::Reschedule(wait) = &settlement else {
-                let attempts = history.attempts.saturating_add(1);
-                let history = History { attempts, ..history };
+                let history = History { attempts: attempt, ..history };
                 self.noted(job, delivery.answered(&history, now).await);
                 return Some(settlement);
             };
@@ -155,17 +158,19 @@ impl Hall {
         &self,
         job: &SendJob,
         incoming: &Incoming<R>,
-        lane: &Lane,
-        place: &mut Place,
+        (lane, place): (&Lane, &mut Place),
+        track: &Track,
         delivery: &mut Option<Delivery>,
     ) -> Result<Ready, Stopped> {
         let arrived = clock::monotonic();
         let delivery = delivery.insert(self.receive(job, incoming).await?);
+        track.is_at(At::Line);
         // A second delivery of a job waits here until the first one is settled, drain or not.
         place.first().await;
+        track.is_at(At::Look);
         let (history, is_unsent) = self.recall(job, incoming, delivery).await?;
         self.obey_operators(job, &history, is_unsent)?;
-        self.wait_until_due(job, incoming, &history).await?;
+        self.wait_until_due(job, incoming, &history, track).await?;
         if delivery.identical_in_doubt(job) > 0 {
             let due = clock::wall() + IDENTICAL_WAITS;
             return Err(Stopped::settled(policy::later(job, &history, due, Why::Identical)));
@@ -175,8 +180,9 @@ impl Hall {
             return Err(Stopped::Void);
         }
         let template = self.templates.pass(job).map_err(|rest| held(job, &history, rest))?;
-        self.wait_for_recipient(job, incoming, &history, arrived).await?;
+        self.wait_for_recipient(job, incoming, &history, track, arrived).await?;
 
+        track.is_at(At::Lane);
         let ready = clock::monotonic();
         let turn = wait_for_lane(job, incoming, &history, lane, &template);
         let turn = match job.expires_at {
@@ -262,11 +268,13 @@ impl Hall {
         job: &SendJob,
         incoming: &Incoming<R>,
         history: &History,
+        track: &Track,
     ) -> Result<(), Stopped> {
         let max_wait = self.live.borrow().max_wait;
         match policy::timing(job, history, incoming.waited_for, max_wait, clock::wall()) {
             Timing::Now => Ok(()),
             Timing::Sleep(rest) => {
+                track.is_at_until(At::Due, clock::wall() + rest);
                 self.metrics.waited(WaitGate::Due, rest);
                 unless_over(&incoming.tenure, history, tokio::time::sleep(rest)).await
             }
@@ -280,6 +288,7 @@ impl Hall {
         job: &SendJob,
         incoming: &Incoming<R>,
         history: &History,
+        track: &Track,
         arrived: Instant,
     ) -> Result<(), Stopped> {
         let Some(recipient) = job.message.recipient() else { return Ok(()) };
@@ -301,6 +310,7 @@ impl Hall {
             let due = clock::wall() + rest;
             return Err(Stopped::settled(policy::later(job, history, due, Why::Recipient)));
         }
+        track.is_at_until(At::Recipient, clock::wall() + rest);
         unless_over(&incoming.tenure, history, sleep_until(free)).await?;
         self.metrics.waited(WaitGate::Recipient, arrived.elapsed());
         Ok(())

@@ -6,6 +6,7 @@ use super::lag::{InLine, Lag};
 use super::limits::Limits;
 use super::lock;
 use super::order::Lines;
+use super::step::Word;
 use super::views::LaneView;
 use super::waiting::{Rank, Waiting};
 use crate::clock;
@@ -243,6 +244,26 @@ impl Lane {
             held_until: held.map(|(until, _)| wall + until.saturating_duration_since(now)),
             held_for: held.map(|(_, reason)| reason.name().to_owned()),
         }
+    }
+
+    /// What its next turn waits for, as far as can be told, in the order in which turns wait: a closed
+    /// word, and until when where that is known.
+    pub(super) fn waits_for(&self, (now, wall): (Instant, Timestamp)) -> (Word, Option<Timestamp>) {
+        let Shared { calls, account, may_send, .. } = &*self.shared;
+        let at = |until: Instant| Some(wall + until.saturating_duration_since(now));
+        if !*may_send.borrow() {
+            return ("recording".into(), None);
+        }
+        if let Some((until, reason)) = lock(&self.limits).belief(now).held {
+            return (reason.name().into(), at(until));
+        }
+        if let Some(until) = account.held_until(now) {
+            return (PauseReason::Account.name().into(), at(until));
+        }
+        if self.calls.available_permits() == 0 || calls.available_permits() == 0 {
+            return ("calls".into(), None);
+        }
+        ("pace".into(), None)
     }
 
     /// Shows it to operators, where it has changed.

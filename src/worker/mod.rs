@@ -7,6 +7,7 @@
 mod account;
 mod awaited;
 mod handle;
+mod jobs;
 mod lag;
 mod lanes;
 mod limits;
@@ -16,12 +17,16 @@ mod order;
 mod plugin;
 mod resolve;
 mod statuses;
+mod step;
 mod templates;
 mod views;
 mod waiting;
+mod whereabouts;
 
+pub use jobs::{JobView, JobViews, Stands};
 pub use live::Tuner;
 pub use plugin::PluginAsker;
+pub use step::{Fault, Step, Word};
 pub use views::{LaneView, LaneViews};
 
 use crate::chakra::Client;
@@ -48,6 +53,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use whereabouts::{At, Track, Whereabouts};
 
 /// Recipients remembered at once. One is forgotten when its bucket is full again: after 6 s for a
 /// single message, so this is enough for 30,000 different recipients a second.
@@ -92,6 +98,8 @@ struct Hall {
     looking: Arc<Looking>,
     awaited: Mutex<Awaited>,
     templates: Templates,
+    /// For who asks about a job.
+    whereabouts: Whereabouts,
     notices: Notices,
     drain: CancellationToken,
 }
@@ -161,6 +169,7 @@ impl Worker {
             looking: Arc::new(looking),
             awaited: Mutex::new(Awaited::new(notices.listening.clone())),
             templates: Templates::default(),
+            whereabouts: Whereabouts::default(),
             notices,
             drain,
         };
@@ -185,6 +194,11 @@ impl Worker {
     /// What it believes of each number, as it goes on.
     pub fn views(&self) -> LaneViews {
         self.lanes.clone()
+    }
+
+    /// What it knows of each job, as it goes on.
+    pub fn jobs(&self) -> JobViews {
+        JobViews::new(Arc::clone(&self.hall), self.lanes.clone())
     }
 
     /// Changes its settings while it runs.
@@ -222,16 +236,16 @@ impl Worker {
     /// Gives a job its lane, its place and its task, in the order of arrival.
     fn admit<R: Receipt>(&mut self, incoming: Incoming<R>) {
         let hall = Arc::clone(&self.hall);
-        let Some((lane, place)) = self.place(&incoming) else {
+        let Some((lane, place, track)) = self.place(&incoming) else {
             self.jobs.spawn(async move { hall.turn_away(incoming).await });
             return;
         };
-        self.jobs.spawn(async move { hall.process(incoming, &lane, place).await });
+        self.jobs.spawn(async move { hall.process(incoming, &lane, place, &track).await });
     }
 
-    /// The job's lane and its place in its recipient's line; none for what is no lawful job, and
-    /// where there are too many lanes.
-    fn place<R>(&mut self, incoming: &Incoming<R>) -> Option<(Arc<Lane>, Place)> {
+    /// The job's lane, its place in its recipient's line, and its track for who asks; none for what is no
+    /// lawful job, and where there are too many lanes.
+    fn place<R>(&mut self, incoming: &Incoming<R>) -> Option<(Arc<Lane>, Place, Arc<Track>)> {
         let job = incoming.job.as_ref().ok()?;
         let lane = self.lane(&job.phone_number_id)?;
         lane.begin(&incoming.tenure);
@@ -240,7 +254,8 @@ impl Worker {
             // A receipt goes to nobody: a line of its own holds back a second delivery of it.
             None => lane.lines.join(&Recipient::from_user_id(job.id.as_str())),
         };
-        Some((lane, place))
+        let track = self.hall.whereabouts.enter(job, incoming);
+        Some((lane, place, track))
     }
 
     /// The number's lane, made at its first job; none when there are too many.
@@ -259,15 +274,22 @@ impl Worker {
 
 impl Hall {
     /// Handles one job and settles it. The recipient's next job waits until this one is settled.
-    async fn process<R: Receipt>(&self, incoming: Incoming<R>, lane: &Lane, mut place: Place) {
+    async fn process<R: Receipt>(
+        &self,
+        incoming: Incoming<R>,
+        lane: &Lane,
+        mut place: Place,
+        track: &Track,
+    ) {
         let mut delivery = None;
-        let handled = self.handle(&incoming, lane, &mut place, &mut delivery);
+        let handled = self.handle(&incoming, lane, &mut place, track, &mut delivery);
         let settlement = match AssertUnwindSafe(handled).catch_unwind().await {
             Ok(settlement) => settlement,
             Err(_) => Some(panicked(&incoming)),
         };
         // Boxed: thousands of jobs wait for their turn, and none holds room for its end meanwhile.
-        Box::pin(self.settle(incoming, delivery.as_ref(), settlement)).await;
+        track.is_at(At::Settlement);
+        Box::pin(self.settle(incoming, delivery.as_ref(), Some(track), settlement)).await;
         drop((delivery, place));
     }
 
@@ -282,7 +304,7 @@ impl Hall {
                 policy::turned_away(job, &incoming.history, &failure, now)
             }
         };
-        self.settle(incoming, None, Some(settlement)).await;
+        self.settle(incoming, None, None, Some(settlement)).await;
     }
 
     /// The ledger first, then the queue: a job that comes again finds its outcome.
@@ -290,6 +312,7 @@ impl Hall {
         &self,
         incoming: Incoming<R>,
         delivery: Option<&Delivery>,
+        track: Option<&Track>,
         settlement: Option<Settlement>,
     ) {
         let Some(settlement) = settlement else {
@@ -319,6 +342,9 @@ impl Hall {
                     (Some(delivery), Settlement::Reschedule(_)) => delivery.put_off(),
                     (Some(delivery), _) if outcome.is_none() => delivery.forget(),
                     (Some(_) | None, _) => {}
+                }
+                if let Some(track) = track {
+                    self.whereabouts.left(track, &settlement);
                 }
                 self.note(incoming.lane.as_ref(), &settlement);
             }

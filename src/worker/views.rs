@@ -5,6 +5,7 @@ use super::account::Account;
 use super::lag::Lag;
 use super::lanes::Lane;
 use super::lock;
+use super::step::Word;
 use crate::clock;
 use crate::limiter::{Rate, Rates, Source};
 use crate::metrics::{Metrics, RateSource};
@@ -91,6 +92,14 @@ impl LaneViews {
             all.lanes.values().map(|lane| lane.view(now)).chain(idle).collect();
         views.sort_by(|one, other| one.number.cmp(&other.number));
         views
+    }
+
+    /// One number's, and what its next turn waits for; none where it has had no job here.
+    pub(super) fn explain(&self, number: &NumberId) -> Option<(LaneView, Word, Option<Timestamp>)> {
+        let now = (clock::monotonic(), clock::wall());
+        let lane = lock(&self.all).lanes.get(number).cloned()?;
+        let (word, until) = lane.waits_for(now);
+        Some((lane.view(now), word, until))
     }
 
     /// Goes on with other rates, in all lanes that there are and those to come. No debt is lost, no

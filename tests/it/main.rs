@@ -46,6 +46,7 @@ mod support;
 mod through_rabbitmq;
 mod tidy;
 mod webhook;
+mod why;
 mod wire_events;
 mod wire_jobs;
 mod wire_messages;

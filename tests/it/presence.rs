@@ -5,9 +5,10 @@ use crate::support::cutter::Cutter;
 use crate::support::story::{reach, start};
 use chakra_sender::clock;
 use chakra_sender::queue::rabbitmq::{
-    BrokerState, Gathered, Identity, Names, PATIENCE, Presence, PresenceLost, RabbitQueue,
-    ReportOf, WorkerId, gather,
+    BrokerState, Gathered, Identity, Names, PATIENCE, Presence, PresenceLost, Question,
+    RabbitQueue, ReportOf, WorkerId, gather,
 };
+use chakra_sender::wire::JobId;
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
@@ -72,7 +73,7 @@ impl Office {
         queue: &RabbitQueue,
     ) -> Result<Presence, PresenceLost> {
         let id = worker.me.id();
-        let report: ReportOf = Arc::new(move || report_of(id));
+        let report: ReportOf = Arc::new(move |question| report_of(id, question));
         let Worker { me, connection } = worker;
         Presence::join(connection, &queue.publisher(), &self.names, me, report).await
     }
@@ -88,8 +89,13 @@ impl Office {
     }
 
     async fn gather(&self, patience: Duration) -> Gathered {
+        self.ask(&Question::Numbers, patience).await
+    }
+
+    async fn ask(&self, question: &Question, patience: Duration) -> Gathered {
         let prefix = format!("{}-others", self.broker.prefix);
-        gather(&self.broker.settings().connection, &prefix, patience).await.unwrap()
+        let connection = self.broker.settings().connection;
+        gather(&connection, &prefix, question, patience).await.unwrap()
     }
 
     /// Hears what workers say, and says nothing.
@@ -106,9 +112,12 @@ impl Office {
     }
 }
 
-/// As long as that of 2,000 lanes.
-fn report_of(worker: WorkerId) -> Value {
-    json!({ "worker": worker, "lanes": "x".repeat(400_000) })
+/// Of numbers as long as that of 2,000 lanes.
+fn report_of(worker: WorkerId, question: &Question) -> Value {
+    match question {
+        Question::Numbers => json!({ "worker": worker, "lanes": "x".repeat(400_000) }),
+        Question::Job(id) => json!({ "worker": worker, "job": id }),
+    }
 }
 
 /// A queue that publishes by this address.
@@ -281,8 +290,11 @@ async fn who_asks_gets_one_report_of_each_worker_and_is_seen_by_none() {
     assert!(began.elapsed() < PATIENCE, "all had answered: {:?}", began.elapsed());
     let mut ids = workers.map(|worker| worker.me.id());
     ids.sort();
-    assert!(reports == ids.map(report_of), "{} reports", reports.len());
+    let expected = |question: &Question| ids.map(|worker| report_of(worker, question));
+    assert!(reports == expected(&Question::Numbers), "{} reports", reports.len());
     assert_eq!(silent, []);
+    let of_job = Question::Job(JobId::parse("order-1").unwrap());
+    assert_eq!(office.ask(&of_job, SOON).await.reports, expected(&of_job));
     for presence in [&mut first, &mut second] {
         assert!(presence.changed().now_or_never().is_none());
         assert_eq!(presence.workers().len(), 2);

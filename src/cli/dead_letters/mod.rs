@@ -69,7 +69,10 @@ async fn begin(letters: &DeadLetters) -> anyhow::Result<Pass<'_>> {
 }
 
 /// The next letter; none at the end, or when a person asked to stop.
-async fn next(pass: &mut Pass<'_>, stop: &CancellationToken) -> anyhow::Result<Option<Letter>> {
+pub(super) async fn next(
+    pass: &mut Pass<'_>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Letter>> {
     match stop.run_until_cancelled(pass.next()).await {
         Some(letter) => letter.map_err(anyhow::Error::msg).context("reading the dead letters"),
         None => Ok(None),
@@ -89,6 +92,6 @@ async fn finish(pass: Pass<'_>, stop: &CancellationToken) -> anyhow::Result<bool
 }
 
 /// Text of strangers on a terminal: nothing in it moves the cursor.
-fn tame(text: &str) -> String {
+pub(super) fn tame(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

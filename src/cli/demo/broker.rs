@@ -76,7 +76,7 @@ async fn work(
         prefetch: parts::prefetch(rates),
         max_held: settings.worker.max_held,
         touch: Touch::unmarked(),
-        report: Arc::new(|| serde_json::Value::Null),
+        report: Arc::new(|_| serde_json::Value::Null),
     };
     let Some(ends) = stop.run_until_cancelled(connect(&rabbit)).await else {
         return Ok(unreadable);

@@ -4,7 +4,7 @@
 use crate::cli::parts;
 use crate::config::Settings;
 use crate::policy::rest;
-use crate::queue::rabbitmq::{Console, PATIENCE, gather};
+use crate::queue::rabbitmq::{Console, PATIENCE, Question, gather};
 use crate::wire::NumberId;
 use crate::worker::LaneView;
 use indicatif::HumanCount;
@@ -69,7 +69,7 @@ async fn lanes(
     now: Timestamp,
 ) -> anyhow::Result<BTreeMap<NumberId, Lane>> {
     let (connection, prefix) = (parts::connection(settings), &settings.rabbitmq.prefix);
-    let pages = match gather(&connection, prefix, PATIENCE).await {
+    let pages = match gather(&connection, prefix, &Question::Numbers, PATIENCE).await {
         Ok(gathered) => gathered.reports,
         Err(reason) => {
             tracing::debug!(reason, "workers cannot be asked");

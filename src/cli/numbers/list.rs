@@ -2,6 +2,7 @@
 //! What stands in the broker is always shown; what workers believe, as far as they answer.
 
 use super::failed;
+use super::forecast::{Backlog, Forecast, about};
 use super::page::paused;
 use crate::cli::columns::columns;
 use crate::cli::{End, tell};
@@ -18,7 +19,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::time::Duration;
 
 /// Lanes that the broker is asked about at once, each on a channel of its own.
 const ASKED_AT_ONCE: usize = 16;
@@ -142,17 +142,20 @@ impl Row {
     }
 
     /// When all that waits now has been sent, if it goes on like this.
-    fn done_in(&self, now: Timestamp) -> Option<Duration> {
-        let (depths, Served { view, .. }) = (self.depths?, self.served.as_ref()?);
-        let is_held = view.held_until.is_some_and(|until| until > now);
-        let jobs = depths.ready().saturating_add(u64::try_from(self.in_hand()?).ok()?);
-        let runs = self.pause.is_none() && !is_held && view.rate > 0.0 && jobs > 0;
-        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let seconds = runs.then(|| jobs as f64 / view.rate)?;
-        Duration::try_from_secs_f64(seconds).ok()
+    fn forecast(&self, now: Timestamp) -> Forecast {
+        let Some(depths) = self.depths else { return Forecast::Unknown };
+        let view = self.served.as_ref().map(|served| &served.view);
+        let in_hand = u64::try_from(self.in_hand().unwrap_or(0)).unwrap_or(u64::MAX);
+        let backlog = Backlog {
+            jobs: depths.ready().saturating_add(in_hand),
+            rate: view.map(|view| view.rate),
+            held_until: view.and_then(|view| view.held_until),
+            paused: self.pause.as_ref().map(|pause| pause.until),
+        };
+        backlog.forecast(now)
     }
 
-    /// Why it does not go, or when it is done.
+    /// Why it does not go; nothing where it does.
     fn state(&self, now: Timestamp) -> String {
         let mut parts = Vec::new();
         if !self.has_lane {
@@ -177,13 +180,11 @@ impl Row {
         if parts.is_empty() && self.depths.is_some_and(|depths| !depths.is_read()) {
             parts.push("no worker reads it".to_owned());
         }
-        if let Some(rest) = self.done_in(now).filter(|_| parts.is_empty()) {
-            parts.push(format!("done in about {}", about(rest)));
-        }
         parts.join("; ")
     }
 
     fn to_json(&self, now: Timestamp) -> Value {
+        let done_in = self.forecast(now).done_in(now);
         let view = self.served.as_ref().map(|served| &served.view);
         let held = view.filter(|view| view.held_until.is_some_and(|until| until > now));
         json!({
@@ -201,7 +202,7 @@ impl Row {
             "held_for": held.and_then(|view| view.held_for.as_ref()),
             "paused": self.pause.as_ref().map(paused),
             "is_dropping": self.is_dropping,
-            "done_in_seconds": self.done_in(now).map(|rest| rest.as_secs()),
+            "done_in_seconds": done_in.map(|rest| rest.as_secs()),
         })
     }
 }
@@ -210,7 +211,8 @@ fn table(rows: &[Row], now: Timestamp) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let head = ["number", "ready", "urgent", "in hand", "rate/s", "from", "worker", "state"];
+    let head =
+        ["number", "ready", "urgent", "in hand", "rate/s", "from", "done in", "worker", "state"];
     let mut cells = vec![head.map(str::to_owned)];
     cells.extend(rows.iter().map(|row| {
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -222,21 +224,12 @@ fn table(rows: &[Row], now: Timestamp) -> String {
             or_none(row.in_hand().map(|jobs| jobs.to_string())),
             or_none(served.map(|served| format!("{:.1}", served.view.rate))),
             or_none(served.map(|served| served.view.source.clone())),
+            row.forecast(now).words(now),
             or_none(served.map(|served| served.worker.clone())),
             row.state(now),
         ]
     }));
-    columns(&cells, [false, true, true, true, true, false, false, false])
-}
-
-/// In the greatest unit of which there are two.
-fn about(length: Duration) -> String {
-    match length.as_secs() {
-        seconds @ 0..120 => format!("{} s", seconds.max(1)),
-        seconds @ 120..7_200 => format!("{} min", seconds / 60),
-        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
-        seconds => format!("{} days", seconds / 86_400),
-    }
+    columns(&cells, [false, true, true, true, true, false, true, false, false])
 }
 
 #[cfg(test)]
@@ -284,7 +277,10 @@ mod tests {
 
     #[test]
     fn a_number_that_runs_has_a_forecast_and_one_that_stands_says_why() {
-        assert_eq!(row().state(at(0)), "done in about 72 s");
+        assert_eq!(
+            (row().state(at(0)).as_str(), row().forecast(at(0))),
+            ("", Forecast::Done(at(72)))
+        );
         let paused = |until| Row { pause: pause(until), ..row() }.state(at(0));
         assert_eq!(paused(None), "paused until resumed: wrong list (ann@desk)");
         assert_eq!(paused(Some(60)), "paused until 2027-01-15T08:01:00Z: wrong list (ann@desk)");
@@ -292,15 +288,21 @@ mod tests {
             LaneView { held_until: Some(at(90)), held_for: Some("131057".into()), ..view(0, 1.0) };
         let held = Row { served: served(held), ..row() };
         assert_eq!(
-            (held.state(at(0)).as_str(), held.done_in(at(0))),
-            ("held for 90 s: 131057", None)
+            (held.state(at(0)).as_str(), held.forecast(at(0))),
+            ("held for 90 s: 131057", Forecast::Done(at(790)))
         );
         assert_eq!(
             Row { depths: Some(Depths::default()), ..row() }.state(at(0)),
             "no worker reads it"
         );
         assert_eq!(Row { depths: None, ..row() }.state(at(0)), "a queue of its lane is missing");
-        assert_eq!(Row { served: None, ..row() }.state(at(0)), "", "no rate is known");
+        let unserved = Row { served: None, ..row() };
+        assert_eq!(
+            (unserved.state(at(0)).as_str(), unserved.forecast(at(0))),
+            ("", Forecast::Unknown)
+        );
+        let paused = Row { pause: pause(None), ..row() };
+        assert_eq!(paused.forecast(at(0)), Forecast::Never);
     }
 
     #[test]
@@ -328,12 +330,5 @@ mod tests {
         assert_eq!(json["paused"]["at"], "2027-01-15T08:00:00.000Z");
         assert_eq!((&json["done_in_seconds"], &json["worker"]), (&Value::Null, &json!("w")));
         assert_eq!(row().to_json(at(0))["done_in_seconds"], 72);
-    }
-
-    #[test]
-    fn a_forecast_is_rough() {
-        let words =
-            [1, 119, 120, 7_199, 7_200, 172_799, 172_800].map(|s| about(Duration::from_secs(s)));
-        assert_eq!(words, ["1 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
     }
 }

@@ -2,16 +2,18 @@
 //! dropping jobs of it. Reaches the broker alone: the workers obey what they read in the record.
 
 mod drop;
+mod forecast;
 mod list;
 mod page;
 mod pause;
 mod resume;
 
+pub(super) use forecast::about;
 pub(super) use page::Page;
 
 use super::{End, parts, under_signals};
 use crate::config::Settings;
-use crate::queue::rabbitmq::{Console, MAX_REASON_CHARS, PATIENCE, gather};
+use crate::queue::rabbitmq::{Console, MAX_REASON_CHARS, PATIENCE, Question, gather};
 use crate::wire::NumberId;
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -48,7 +50,8 @@ pub(super) async fn run(arguments: NumbersArguments, settings: Settings) -> anyh
         match &arguments.command {
             NumbersCommand::List(arguments) => {
                 let ask = async || {
-                    let gathered = gather(&connection, prefix, PATIENCE).await?;
+                    let gathered =
+                        gather(&connection, prefix, &Question::Numbers, PATIENCE).await?;
                     Ok(Answers { pages: gathered.reports, silent: gathered.silent.len() })
                 };
                 list::run(arguments, &mut console, ask).await
@@ -91,6 +94,11 @@ fn reason(text: &str) -> Result<String, String> {
 fn who() -> Option<String> {
     let user = std::env::var_os("USER")?.into_string().ok()?;
     Some(format!("{user}@{}", host()?))
+}
+
+/// Which worker this process is, for people: host:process.
+pub(super) fn worker_name() -> String {
+    format!("{}:{}", host().unwrap_or_else(|| "?".to_owned()), std::process::id())
 }
 
 /// This machine's name, or this container's.

@@ -1,6 +1,6 @@
 //! What one worker knows of its numbers, as JSON: the page `/numbers`, and what `numbers list` reads.
 
-use super::host;
+use super::worker_name;
 use crate::queue::{OperatorPause, Operators};
 use crate::wire::NumberId;
 use crate::worker::{LaneView, LaneViews};
@@ -20,8 +20,7 @@ pub(in crate::cli) struct Page {
 impl Page {
     /// Of this process.
     pub(in crate::cli) fn new(views: LaneViews, operators: Operators) -> Page {
-        let host = host().unwrap_or_else(|| "?".to_owned());
-        Page { worker: format!("{host}:{}", std::process::id()), views, operators }
+        Page { worker: worker_name(), views, operators }
     }
 
     /// A list, by number: each that the worker serves, and each that an operator paused. Every key

@@ -3,7 +3,7 @@
 
 use super::connection::{self, ConnectionSettings, Connector, explain};
 use super::members::WorkerId;
-use super::presence::ANSWERS;
+use super::presence::{ANSWERS, Question};
 use super::signs::{Message, Subscription};
 use super::topology::Names;
 use crate::clock;
@@ -31,19 +31,29 @@ pub struct Gathered {
 pub async fn gather(
     settings: &ConnectionSettings,
     prefix: &str,
+    question: &Question,
     patience: Duration,
 ) -> Result<Gathered, String> {
     let connection = Connector::new(settings)?.connect("chakra-sender ask").await?;
-    let answers = ask(&connection, &Names::new(prefix), patience).await;
+    let answers = ask(&connection, &Names::new(prefix), question, patience).await;
     connection::close(&connection).await;
     let Answers { here, reports } = answers.map_err(|error| explain(&error))?;
     let silent = here.into_iter().filter(|worker| !reports.contains_key(worker)).collect();
     Ok(Gathered { reports: reports.into_values().collect(), silent })
 }
 
-async fn ask(connection: &Connection, names: &Names, patience: Duration) -> lapin::Result<Answers> {
+async fn ask(
+    connection: &Connection,
+    names: &Names,
+    question: &Question,
+    patience: Duration,
+) -> lapin::Result<Answers> {
     let mut subscription = Subscription::bind(connection, names).await?;
-    let question = Message::Ask { reply: subscription.queue.clone() };
+    let reply = subscription.queue.clone();
+    let question = match question {
+        Question::Numbers => Message::Ask { reply },
+        Question::Job(id) => Message::AskJob { reply, job: id.as_str().to_owned() },
+    };
     let asked = clock::monotonic();
     let end = asked + patience;
     let mut answers = Answers::default();
@@ -85,7 +95,7 @@ impl Answers {
             Some(Message::Report { worker, report }) => {
                 self.reports.insert(worker, report);
             }
-            Some(Message::Ask { .. } | Message::Unknown) | None => {}
+            Some(Message::Ask { .. } | Message::AskJob { .. } | Message::Unknown) | None => {}
         }
     }
 }

@@ -62,7 +62,7 @@ pub use inbox::Prefetch;
 pub use inspect::{Inspection, inspect};
 pub use letter::Letter;
 pub use members::{Identity, WorkerId};
-pub use presence::{Presence, PresenceLost, ReportOf};
+pub use presence::{Presence, PresenceLost, Question, ReportOf};
 pub use producer::{Producer, Taken};
 pub use publisher::{Outgoing, PublishError, Publisher, PublisherState};
 pub use receipt::RabbitReceipt;

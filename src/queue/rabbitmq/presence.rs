@@ -13,6 +13,7 @@ use super::signs::{MAX_BODY, Message, Subscription, transient};
 use super::topology::Names;
 use crate::clock;
 use crate::metrics::PublishKind;
+use crate::wire::JobId;
 use futures_util::StreamExt;
 use lapin::types::ShortString;
 use lapin::{Connection, Consumer};
@@ -41,8 +42,17 @@ const UNHEARD: Duration = Duration::from_secs(5);
 /// A goodbye that is not confirmed by then (the broker takes nothing) is left to the publisher.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// What this worker says of itself when somebody asks.
-pub type ReportOf = Arc<dyn Fn() -> Value + Send + Sync>;
+/// What somebody asks of all workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// How it stands with each number.
+    Numbers,
+    /// What is known of this job. A worker of an older version passes it over.
+    Job(JobId),
+}
+
+/// What this worker says when somebody asks.
+pub type ReportOf = Arc<dyn Fn(&Question) -> Value + Send + Sync>;
 
 /// Nothing is heard or said any more by this connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,8 +175,8 @@ struct Speaker {
     report: ReportOf,
     /// Somebody wants a sign now.
     answer: Arc<Notify>,
-    /// The queues of those who want a report.
-    asked: mpsc::Receiver<String>,
+    /// The queues of those who want a report, and of what.
+    asked: mpsc::Receiver<(String, Question)>,
 }
 
 impl Speaker {
@@ -190,7 +200,7 @@ impl Speaker {
                 biased;
                 () = self.answer.notified() => self.say(here).await?,
                 _ = beats.tick() => self.say(here).await?,
-                Some(reply) = self.asked.recv() => self.report(reply).await?,
+                Some((reply, question)) = self.asked.recv() => self.report(reply, &question).await?,
             }
         }
     }
@@ -202,8 +212,9 @@ impl Speaker {
     }
 
     /// Tells one asker. If it is gone, so is the report.
-    async fn report(&self, reply: String) -> Result<(), PublishError> {
-        let report = Message::Report { worker: self.me.id(), report: (self.report)() }.write();
+    async fn report(&self, reply: String, question: &Question) -> Result<(), PublishError> {
+        let report = (self.report)(question);
+        let report = Message::Report { worker: self.me.id(), report }.write();
         let bytes = report.len();
         if bytes > MAX_BODY {
             tracing::warn!(bytes, "the report of this worker is too large to be sent");
@@ -239,7 +250,7 @@ struct Listener {
     /// Taken when this worker hears itself for the first time.
     heard_myself: Option<oneshot::Sender<()>>,
     answer: Arc<Notify>,
-    askers: mpsc::Sender<String>,
+    askers: mpsc::Sender<(String, Question)>,
     /// Messages that could not be read.
     passed_over: u64,
     /// There were more workers than are remembered, and it was said.
@@ -304,18 +315,11 @@ impl Listener {
                 (worker, sequence, Sign::Here)
             }
             Some(Message::Bye { worker, sequence }) => (worker, sequence, Sign::Bye),
-            Some(Message::Ask { reply }) if self.names.is_presence_queue(&reply) => {
-                self.answer.notify_one();
-                // Who finds no place is not answered, and asks again.
-                let _full = self.askers.try_send(reply);
-                return;
+            Some(Message::Ask { reply }) => return self.asked(reply, Some(Question::Numbers)),
+            Some(Message::AskJob { reply, job }) => {
+                return self.asked(reply, JobId::parse(&job).ok().map(Question::Job));
             }
-            Some(Message::Ask { .. } | Message::Report { .. } | Message::Unknown) | None => {
-                self.passed_over += 1;
-                let (bytes, so_far) = (body.len(), self.passed_over);
-                tracing::debug!(bytes, so_far, "a message between workers was passed over");
-                return;
-            }
+            Some(Message::Report { .. } | Message::Unknown) | None => return self.pass_over(),
         };
         if worker == self.me
             && let Some(heard) = self.heard_myself.take()
@@ -333,6 +337,21 @@ impl Listener {
                 }
             }
         }
+    }
+
+    /// Who finds no place is not answered, and asks again.
+    fn asked(&mut self, reply: String, question: Option<Question>) {
+        let Some(question) = question.filter(|_| self.names.is_presence_queue(&reply)) else {
+            return self.pass_over();
+        };
+        self.answer.notify_one();
+        let _full = self.askers.try_send((reply, question));
+    }
+
+    fn pass_over(&mut self) {
+        self.passed_over += 1;
+        let so_far = self.passed_over;
+        tracing::debug!(so_far, "a message between workers was passed over");
     }
 
     fn tell(&self) {

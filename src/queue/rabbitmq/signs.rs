@@ -31,6 +31,9 @@ pub(super) enum Message {
     Bye { worker: WorkerId, sequence: u64 },
     /// All report into this queue. Who asks is no worker.
     Ask { reply: String },
+    /// All report what they know of this job into this queue.
+    #[serde(rename = "ask-job")]
+    AskJob { reply: String, job: String },
     /// The answer, to the asker alone.
     Report { worker: WorkerId, report: Value },
     #[serde(other)]
@@ -121,6 +124,10 @@ mod tests {
             (
                 Message::Ask { reply: "chakra.presence.1".into() },
                 r#"{"kind":"ask","reply":"chakra.presence.1"}"#,
+            ),
+            (
+                Message::AskJob { reply: "chakra.presence.1".into(), job: "order-1".into() },
+                r#"{"kind":"ask-job","reply":"chakra.presence.1","job":"order-1"}"#,
             ),
             (
                 Message::Report { worker, report: serde_json::json!([1]) },

@@ -98,7 +98,7 @@ impl Broker {
             accept: Accept::Any,
             retire_after: Duration::from_secs(600),
             touch: Touch::unmarked(),
-            report: Arc::new(|| serde_json::Value::Null),
+            report: Arc::new(|_| serde_json::Value::Null),
             max_lanes: 10,
             prefetch: Arc::new(|_| 10),
             max_held: 1_000,

@@ -1,0 +1,210 @@
+//! A job that no worker knows: whether it is in the dead letters, and else where it may be.
+
+use super::Workers;
+use crate::cli::dead_letters;
+use crate::cli::numbers::about;
+use crate::cli::{End, parts, progress, tell};
+use crate::clock;
+use crate::config::Settings;
+use crate::policy::rest;
+use crate::queue::rabbitmq::{Console, DeadLetters, Letter};
+use crate::wire::{Class, JobId, NumberId};
+use jiff::Timestamp;
+use serde_json::json;
+use std::io::Write;
+use tokio_util::sync::CancellationToken;
+
+/// With more dead letters than this nobody waits for an answer: `dead-letters show` reads them all.
+const MOST_LETTERS: u32 = 20_000;
+
+/// Lanes with a backlog that are named.
+const MOST_LANES: usize = 10;
+
+/// What is looked for.
+pub(super) struct Search<'a> {
+    pub(super) id: &'a JobId,
+    pub(super) number: Option<&'a NumberId>,
+    pub(super) json: bool,
+    pub(super) settings: &'a Settings,
+}
+
+impl Search<'_> {
+    pub(super) async fn run(
+        &self,
+        workers: &Workers,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<End> {
+        let (connection, prefix) =
+            (parts::connection(self.settings), &self.settings.rabbitmq.prefix);
+        let letters = match DeadLetters::connect(&connection, prefix).await {
+            Ok(letters) => {
+                let found = self.letters(&letters, stop).await;
+                letters.close().await;
+                found
+            }
+            Err(reason) => Letters::NotRead(reason),
+        };
+        if let Letters::Found(letters) = &letters {
+            self.print(letters)?;
+            return Ok(End::Done);
+        }
+        tell(format_args!("no worker knows {}", self.id));
+        workers.tell_silence();
+        let lanes = match Console::connect(&connection, prefix).await {
+            Ok(mut console) => {
+                let lanes = self.lanes(&mut console).await;
+                console.close().await;
+                lanes
+            }
+            Err(reason) => Err(reason),
+        };
+        tell(format_args!("it may be:"));
+        for line in places(&lanes, &letters) {
+            tell(format_args!("  - {line}"));
+        }
+        Ok(End::NotWell)
+    }
+
+    async fn letters(&self, letters: &DeadLetters, stop: &CancellationToken) -> Letters {
+        let mut pass = match letters.pass().await {
+            Ok(pass) => pass,
+            Err(reason) => return Letters::NotRead(reason),
+        };
+        if pass.total() > MOST_LETTERS {
+            return Letters::NotRead(format!("there are {}", pass.total()));
+        }
+        let bar = progress::bar(Some(pass.total().into()), "reading");
+        let mut found = Vec::new();
+        let read = loop {
+            match dead_letters::next(&mut pass, stop).await {
+                Ok(Some(letter)) if self.is_it(&letter) => found.push(letter),
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(format!("{error:#}")),
+            }
+            bar.inc(1);
+        };
+        bar.finish_and_clear();
+        let closed = pass.close().await;
+        match (found.is_empty(), read.and(closed)) {
+            (false, _) => Letters::Found(found),
+            (true, Ok(())) if !stop.is_cancelled() => Letters::NotThere,
+            (true, Ok(())) => Letters::NotRead("the reading was stopped".to_owned()),
+            (true, Err(reason)) => Letters::NotRead(reason),
+        }
+    }
+
+    fn is_it(&self, letter: &Letter) -> bool {
+        let number = letter.lane.as_ref().map(|(number, _)| number);
+        letter.id.as_ref() == Some(self.id) && (self.number.is_none() || self.number == number)
+    }
+
+    /// Its reason is not printed: it can quote the message. `dead-letters show` is asked for this very job.
+    fn print(&self, letters: &[Letter]) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        for letter in letters {
+            let number = letter.lane.as_ref().map(|(number, _)| number);
+            let moment = |at: Option<Timestamp>| at.map(|at| format!("{at:.3}"));
+            let class = letter.class.map(Class::name);
+            if self.json {
+                let stands = json!({
+                    "is": "dead-letter", "since": moment(letter.died_at), "class": class,
+                    "code": letter.code, "attempts": letter.attempts,
+                    "first_received": moment(letter.first_received),
+                });
+                let life = json!({
+                    "id": self.id, "phone_number_id": number, "recipient": null,
+                    "replay": letter.replay, "worker": null, "stands": stands, "steps": [],
+                    "left_out": 0,
+                });
+                writeln!(out, "{life}")?;
+                continue;
+            }
+            let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
+            let number = or_unknown(number.map(ToString::to_string));
+            let code = letter.code.map(|code| format!(", code {code}")).unwrap_or_default();
+            let (class, died) = (class.unwrap_or("unknown"), or_unknown(moment(letter.died_at)));
+            writeln!(out, "job {}, number {number}", self.id)?;
+            writeln!(out, "in the dead letters since {died}: {class}{code}")?;
+            writeln!(out, "all about it: chakra-sender dead-letters show {}", self.id)?;
+        }
+        Ok(())
+    }
+
+    /// The lanes with jobs that no worker has in hand.
+    async fn lanes(&self, console: &mut Console) -> Result<Vec<String>, String> {
+        let record = console.record().await?;
+        let now = clock::wall();
+        let mut lanes = Vec::new();
+        let numbers =
+            record.lanes().iter().filter(|number| self.number.is_none_or(|own| own == *number));
+        for number in numbers {
+            let ready = console.depths(number).await?.map_or(0, |depths| depths.ready());
+            if ready == 0 {
+                continue;
+            }
+            let paused = record.paused(number, now).map(|pause| match pause.until {
+                Some(until) => format!(", paused for {}", about(rest(until, now))),
+                None => ", paused until it is resumed".to_owned(),
+            });
+            lanes.push(format!("{number} ({ready}{})", paused.unwrap_or_default()));
+        }
+        Ok(lanes)
+    }
+}
+
+/// What came of looking into the dead letters.
+enum Letters {
+    Found(Vec<Letter>),
+    NotThere,
+    /// And why not.
+    NotRead(String),
+}
+
+/// Where a job may be that nobody knows, the likeliest first.
+fn places(lanes: &Result<Vec<String>, String>, letters: &Letters) -> Vec<String> {
+    let lane = match lanes {
+        Ok(lanes) if lanes.is_empty() => None,
+        Ok(lanes) => {
+            let more = lanes.len().saturating_sub(MOST_LANES);
+            let more = if more > 0 { format!(" and {more} more lanes") } else { String::new() };
+            let named = lanes.iter().take(MOST_LANES).cloned().collect::<Vec<_>>().join(", ");
+            Some(format!("in RabbitMQ, in its number's lane behind others: {named}{more}"))
+        }
+        Err(reason) => Some(format!("in RabbitMQ, whose lanes cannot be counted: {reason}")),
+    };
+    let letters = match letters {
+        Letters::NotRead(reason) => Some(format!(
+            "in the dead letters, which were not read ({reason}): chakra-sender dead-letters show ID"
+        )),
+        Letters::Found(_) | Letters::NotThere => None,
+    };
+    let always = [
+        "in a wait queue, put there by a worker that has ended since, or too long ago to be remembered",
+        "over for longer than ledger.keep, or known to a worker that has ended (without ledger.path each \
+         forgets all)",
+        "never enqueued, or under another id or rabbitmq.prefix",
+    ];
+    lane.into_iter().chain(letters).chain(always.map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lanes_with_a_backlog_are_named_and_no_more_than_a_few() {
+        let lanes = Ok((0..12).map(|n| format!("{n} (7)")).collect());
+        let places = places(&lanes, &Letters::NotThere);
+        assert!(
+            places[0].contains("0 (7), 1 (7)") && places[0].ends_with("9 (7) and 2 more lanes")
+        );
+        assert_eq!(places.len(), 4);
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_named_as_a_place() {
+        let places = places(&Err("refused".into()), &Letters::NotRead("there are 30000".into()));
+        assert!(places[0].contains("refused") && places[1].contains("30000"), "{places:?}");
+    }
+}

@@ -1,0 +1,36 @@
+//! What one worker knows of a job, as JSON: the page `/jobs/{id}`, and what `why` reads.
+
+use crate::cli::numbers::worker_name;
+use crate::wire::JobId;
+use crate::worker::{JobView, JobViews};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The worker and its jobs, as they are when asked.
+#[derive(Debug)]
+pub(in crate::cli) struct JobPage {
+    worker: String,
+    jobs: JobViews,
+}
+
+/// What one worker answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Report {
+    /// Which worker, for people.
+    pub(super) worker: String,
+    /// The job, and its replays.
+    pub(super) jobs: Vec<JobView>,
+}
+
+impl JobPage {
+    /// Of this process.
+    pub(in crate::cli) fn new(jobs: JobViews) -> JobPage {
+        JobPage { worker: worker_name(), jobs }
+    }
+
+    /// What is known of the job; an empty list where nothing is.
+    pub(in crate::cli) fn to_json(&self, id: &JobId) -> Value {
+        let report = Report { worker: self.worker.clone(), jobs: self.jobs.find(id) };
+        serde_json::to_value(report).unwrap_or_default()
+    }
+}
