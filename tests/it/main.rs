@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "the binary has no outside")]
 
 mod administrators;
+mod asyncapi;
 mod bad_input;
 mod brake;
 mod broker_trouble;
@@ -17,9 +18,11 @@ mod delivery;
 mod deploy;
 mod enqueue;
 mod enqueue_table;
+mod examples;
 mod fence;
 mod file_mode;
 mod handing_over;
+mod jobs_and_events;
 mod learning;
 mod ledger;
 mod limiter;

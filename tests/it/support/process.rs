@@ -80,12 +80,23 @@ pub(crate) struct Program(Command);
 impl Program {
     /// With nothing in its environment but PATH.
     pub(crate) fn new<S: AsRef<OsStr>>(arguments: &[S]) -> Program {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chakra-sender"));
-        command.args(arguments).env_clear();
+        Program::other(env!("CARGO_BIN_EXE_chakra-sender")).with(arguments)
+    }
+
+    /// Another program than ours, in the same way.
+    pub(crate) fn other(program: impl AsRef<OsStr>) -> Program {
+        let mut command = Command::new(program);
+        command.env_clear();
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
         Program(command)
+    }
+
+    /// Gives it arguments.
+    pub(crate) fn with<S: AsRef<OsStr>>(mut self, arguments: &[S]) -> Program {
+        self.0.args(arguments);
+        self
     }
 
     /// Sets a key such as `chakra.token`.
