@@ -137,7 +137,11 @@ async fn input(
         let is_well = arguments.dry_run && checked.refused == 0 && !stop.is_cancelled();
         return Ok(ControlFlow::Break(if is_well { End::Done } else { End::NotWell }));
     }
-    let question = format!("Enqueue them? ({jobs}; {refused} lines are left out)");
+    let left_out = match checked.refused {
+        0 => String::new(),
+        _ => format!(" and leave {refused} refused out"),
+    };
+    let question = format!("Enqueue {jobs}{left_out}?");
     if !arguments.yes && !ask(&question, stop).await? {
         tell(format_args!("nothing enqueued"));
         return Ok(ControlFlow::Break(End::NotWell));
