@@ -5,7 +5,7 @@ TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nexte
 # How the tables of `make chaos` and `make pace` say that they were made.
 GIVEN := $(if $(SHORT), SHORT=$(SHORT))$(if $(BROKER), BROKER=$(BROKER))$(if $(BESIDE), BESIDE=$(BESIDE))$(if $(ONLY), ONLY="$(ONLY)")
 
-.PHONY: help test lint chaos pace fmt deny advisories demo
+.PHONY: help test lint chaos pace fmt deny advisories demo screenshot
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -50,3 +50,7 @@ advisories: ## Known vulnerabilities; needs the advisory database, so a machine 
 
 demo: ## The main job on this machine: no account, no broker
 	$(CARGO) run --locked --release -- demo
+
+screenshot: ## The picture of the status page in docs/images, of a real worker in Chromium
+	@tests/needs
+	@tests/with-rabbitmq $(CARGO) test --locked --quiet --test it -- --ignored --exact status_page::a_picture_for_the_documentation

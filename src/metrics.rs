@@ -9,6 +9,7 @@ mod doubt;
 mod jobs;
 mod limits;
 mod process;
+mod read;
 mod reference;
 mod waiting;
 mod webhooks;
@@ -19,6 +20,7 @@ pub use doubt::Look;
 pub use jobs::Attempt;
 pub use limits::{AccountRateSource, Limit, PauseReason, RateSource};
 pub use process::Reload;
+pub use read::Shown;
 pub use waiting::{SharedQueue, WaitGate};
 pub use webhooks::{FailureCode, PassedOver, WebhookOutcome, Webhooks};
 

@@ -2,6 +2,8 @@
 //! phone number, what is known of a job. Changes nothing and needs no token; serves until it is told to stop, which is after the
 //! drain.
 
+mod status;
+
 use crate::listener::{Bounds, Listener};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -61,6 +63,7 @@ impl Admin {
 fn routes(metrics: Arc<Metrics>, readiness: Readiness, pages: Pages) -> Router {
     let Pages { numbers, job } = pages;
     Router::new()
+        .route("/", get(status::page))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready).with_state(readiness))
         .route("/metrics", get(render).with_state(metrics))
@@ -168,6 +171,14 @@ mod tests {
         let answer = listener.ask("GET /numbers").await;
         assert!(answer.contains("content-type: application/json"), "{answer}");
         assert!(answer.ends_with(r#"[{"number":"1027"}]"#), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn the_status_page_comes_with_a_strict_policy() {
+        let listener = Serving::start().await;
+        let answer = listener.ask("GET /").await;
+        assert!(answer.contains("content-type: text/html"), "{answer}");
+        assert!(answer.contains("content-security-policy: default-src 'none'; "), "{answer}");
     }
 
     #[tokio::test]

@@ -125,11 +125,11 @@ impl Hall {
         crash::point(Stage::Answered);
         // Conclude.
         let now = clock::wall();
-        track.answered(attempt, began, &answer, now);
         if let Answer::Accepted { whatsapp_message_id: Some(id) } = &answer {
             self.looking.accepted(job, id, now);
         }
         let times = (began, now);
+        self.whereabouts.answered(track, attempt, &answer, times);
         let settlement = {
             let retry = &self.live.borrow().retry;
             policy::conclude(job, &history, answer, retry, times, fastrand::f64())

@@ -2,6 +2,7 @@
 //! where it went, and what the ledger has of it. Decides nothing, and names no recipient in full.
 
 use super::Hall;
+use super::failures::Recent;
 use super::step::{Fault, Step, Word, millis, millis_or_null};
 use super::views::LaneViews;
 use super::whereabouts::{At, Gone, Here, Track};
@@ -158,6 +159,11 @@ impl JobViews {
         }
         views.extend(gone.and_then(JobView::gone));
         views
+    }
+
+    /// What failed of the number in the last 15 minutes, the most frequent first.
+    pub fn failures(&self, number: &NumberId) -> Vec<Recent> {
+        self.hall.whereabouts.failures(number)
     }
 
     fn in_hand(&self, track: &Track) -> JobView {

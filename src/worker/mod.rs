@@ -6,6 +6,7 @@
 
 mod account;
 mod awaited;
+mod failures;
 mod handle;
 mod jobs;
 mod lag;
@@ -23,6 +24,7 @@ mod views;
 mod waiting;
 mod whereabouts;
 
+pub use failures::Recent;
 pub use jobs::{JobView, JobViews, Stands};
 pub use live::Tuner;
 pub use plugin::PluginAsker;

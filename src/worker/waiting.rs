@@ -48,8 +48,10 @@ impl<T> Waiting<T> {
         self.lines().into_iter().find_map(VecDeque::pop_front)
     }
 
+    /// How many still wait. Looks at each, so it is for people who ask.
     pub(super) fn len(&self) -> usize {
-        self.urgent.len() + self.returned.len() + self.normal.len()
+        let all = self.urgent.iter().chain(&self.returned).chain(&self.normal);
+        all.filter(|place| !place.is_closed()).count()
     }
 
     pub(super) fn is_empty(&mut self) -> bool {

@@ -5,6 +5,7 @@
 //! is written by the one task that admits jobs. So no two jobs wait for each other here. One that went
 //! through without a failure or an earlier delivery leaves nothing behind: the ledger has its outcome.
 
+use super::failures::{Failures, Recent};
 use super::lock;
 use super::step::{Fault, Step};
 use crate::clock;
@@ -128,17 +129,9 @@ impl Track {
         self.turn(at, Some(until), clock::wall());
     }
 
-    /// A request that began then has ended.
-    pub(super) fn answered(&self, attempt: u32, began: Timestamp, answer: &Answer, now: Timestamp) {
-        if let Answer::Failed(failure) = answer {
-            let fault = Fault::of(&failure.to_body());
-            lock(&self.now).note(Step::Attempted {
-                at: began,
-                attempt,
-                seconds: seconds(now.as_millisecond() - began.as_millisecond()),
-                fault,
-            });
-        }
+    fn failed(&self, attempt: u32, fault: Fault, (began, now): (Timestamp, Timestamp)) {
+        let seconds = seconds(now.as_millisecond() - began.as_millisecond());
+        lock(&self.now).note(Step::Attempted { at: began, attempt, seconds, fault });
     }
 
     fn turn(&self, at: At, until: Option<Timestamp>, now: Timestamp) {
@@ -212,6 +205,7 @@ pub(super) struct Gone {
 pub(super) struct Whereabouts {
     here: Mutex<Vec<Weak<Track>>>,
     gone: Mutex<AllGone>,
+    failures: Mutex<Failures>,
 }
 
 /// The last that went elsewhere. Of one id the latest.
@@ -258,6 +252,26 @@ impl Whereabouts {
         }
         here.push(Arc::downgrade(&track));
         track
+    }
+
+    /// A request, which began and ended then, was answered.
+    pub(super) fn answered(
+        &self,
+        track: &Track,
+        attempt: u32,
+        answer: &Answer,
+        times: (Timestamp, Timestamp),
+    ) {
+        if let Answer::Failed(failure) = answer {
+            let fault = Fault::of(&failure.to_body());
+            track.failed(attempt, fault, times);
+            lock(&self.failures).note(&track.number, fault, times.1);
+        }
+    }
+
+    /// What failed of the number lately.
+    pub(super) fn failures(&self, number: &NumberId) -> Vec<Recent> {
+        lock(&self.failures).recent(number, clock::wall())
     }
 
     /// The delivery was settled.

@@ -23,9 +23,9 @@ async fn a_line_of_an_open_pipe_is_enqueued_and_ctrl_c_tells_where_to_go_on() {
     let mut enqueue = enqueue_stdin(&broker);
     let mut pipe = enqueue.stdin.take().unwrap();
     writeln!(pipe, "{}", text("first", "x")).unwrap();
-    // The process has declared the queue before it takes the pipe's line; until then there is none.
-    while let Err(missing) = queue_exists(&broker).await {
-        assert!(enqueue.try_wait().unwrap().is_none(), "it ended: {missing}");
+    // A queue that was just made answers to its name before it can be consumed.
+    while !holds_a_job(&broker).await {
+        assert!(enqueue.try_wait().unwrap().is_none(), "it ended");
         tokio::task::yield_now().await;
     }
     let job = client.take(&broker.names().unrouted()).await;
@@ -41,10 +41,11 @@ async fn a_line_of_an_open_pipe_is_enqueued_and_ctrl_c_tells_where_to_go_on() {
 }
 
 /// A connection of its own: asking for a queue that is missing closes the channel.
-async fn queue_exists(broker: &Broker) -> lapin::Result<()> {
+async fn holds_a_job(broker: &Broker) -> bool {
     let client = broker.client().await;
     let passive =
         lapin::options::QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
     let queue = broker.names().unrouted().into();
-    client.channel.queue_declare(queue, passive, Default::default()).await.map(|_| ())
+    let declared = client.channel.queue_declare(queue, passive, Default::default()).await;
+    declared.is_ok_and(|queue| queue.message_count() > 0)
 }

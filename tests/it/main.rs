@@ -44,6 +44,7 @@ mod rabbitmq;
 mod rabbitmq_outages;
 mod sandbox;
 mod sandbox_webhooks;
+mod status_page;
 mod statuses;
 mod support;
 mod through_rabbitmq;

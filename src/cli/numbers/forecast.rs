@@ -60,6 +60,16 @@ impl Forecast {
         }
     }
 
+    /// The word for programs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Forecast::Empty => "empty",
+            Forecast::Done(_) => "done",
+            Forecast::Never => "never",
+            Forecast::Unknown => "unknown",
+        }
+    }
+
     /// For a person.
     pub(super) fn words(self, now: Timestamp) -> String {
         match self {

@@ -28,6 +28,11 @@ impl JobPage {
         JobPage { worker: worker_name(), jobs }
     }
 
+    /// All jobs.
+    pub(in crate::cli) fn jobs(&self) -> &JobViews {
+        &self.jobs
+    }
+
     /// What is known of the job; an empty list where nothing is.
     pub(in crate::cli) fn to_json(&self, id: &JobId) -> Value {
         let report = Report { worker: self.worker.clone(), jobs: self.jobs.find(id) };

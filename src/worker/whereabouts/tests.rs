@@ -79,7 +79,7 @@ fn a_job_that_went_through_leaves_nothing_and_one_that_was_put_off_goes_on_with_
 
     let track = enter(&all, "late", None);
     let failure = Answer::Failed(Failure::new(Class::Throttled, "x"));
-    track.answered(1, at(1), &failure, at(2));
+    all.answered(&track, 1, &failure, (at(1), at(2)));
     all.left(&track, &put_off("late"));
     drop(track);
     let gone = all.find(&id("late")).1.unwrap();
@@ -153,7 +153,7 @@ fn everything_is_bounded() {
     let track = enter(&all, "unlucky", None);
     for attempt in 1..=100 {
         let failure = Answer::Failed(Failure::new(Class::Throttled, "x"));
-        track.answered(attempt, at(1), &failure, at(2));
+        all.answered(&track, attempt, &failure, (at(1), at(2)));
     }
     let steps = track.here().steps;
     assert_eq!((steps.kept.len(), names(&steps)[0]), (MOST_STEPS, "received"));

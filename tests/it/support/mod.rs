@@ -1,6 +1,7 @@
 //! What stories share.
 
 pub mod broker;
+pub mod browser;
 pub mod certificates;
 pub mod cutter;
 pub mod pipeline;

@@ -320,6 +320,11 @@ impl AdminPage {
         told.unwrap_or_else(|_| panic!("{path} never said {status} {part:?}, last: {last:?}"))
     }
 
+    /// Where a browser finds a page.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.0)
+    }
+
     /// Waits until the worker is ready.
     pub(crate) async fn ready(&self) {
         self.says("/readyz", 200, "").await;
