@@ -65,8 +65,8 @@ fn routes(metrics: Arc<Metrics>, readiness: Readiness, pages: Pages) -> Router {
     Router::new()
         .route("/", get(status::page))
         .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready).with_state(readiness))
-        .route("/metrics", get(render).with_state(metrics))
+        .route("/readyz", get(ready).with_state(readiness.clone()))
+        .route("/metrics", get(render).with_state((metrics, readiness)))
         .route("/numbers", get(async move || json(&numbers())))
         .route("/jobs/{id}", get(async move |Path(id): Path<String>| look_up(&id, |id| job(id))))
 }
@@ -79,7 +79,8 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n").into_response()
 }
 
-async fn render(State(metrics): State<Arc<Metrics>>) -> Response {
+async fn render(State((metrics, readiness)): State<(Arc<Metrics>, Readiness)>) -> Response {
+    metrics.ready(readiness.report().is_empty());
     match metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {

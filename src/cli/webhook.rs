@@ -85,6 +85,7 @@ impl Bound {
         let mut answering = Answering::default();
         let Some((webhook, settings)) = self.0 else { return answering };
         tracing::info!(address = %webhook.local_addr(), "the webhook listener");
+        metrics.webhooks().listens();
         let Outlet { publish, has_lane } = outlet();
         let count = counting(ledger.clone(), Arc::clone(&metrics));
         let ties = Ties {

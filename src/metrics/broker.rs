@@ -71,6 +71,7 @@ pub(super) struct Broker {
     connects: IntCounter,
     publishes: Counters<(PublishKind, PublishOutcome)>,
     acknowledgements: Counters<Acknowledged>,
+    lanes: IntGauge,
     lanes_owned: IntGauge,
     workers_seen: IntGauge,
 }
@@ -107,6 +108,12 @@ impl Broker {
                 help: "Deliveries let go of; a lost one comes again.",
                 tells: "`lost` comes with lost connections and lanes that change hands. Nothing is sent twice \
                         for it: the ledger has the outcome.",
+            })?,
+            lanes: new.gauge(About {
+                name: "lanes",
+                help: "Lanes that there are, whoever consumes them.",
+                tells: "More than the sum of `lanes_owned` over all workers: some lane has no owner, or a \
+                        worker is not scraped.",
             })?,
             lanes_owned: new.gauge(About {
                 name: "lanes_owned",
@@ -153,6 +160,11 @@ impl Metrics {
     /// A delivery was let go of.
     pub fn acknowledged(&self, outcome: Acknowledged) {
         self.broker.acknowledgements.of(outcome).inc();
+    }
+
+    /// How many lanes there are; 0 without a connection.
+    pub fn lanes(&self, lanes: usize) {
+        self.broker.lanes.set(whole(lanes as u64));
     }
 
     /// How many lanes this worker consumes.

@@ -283,6 +283,7 @@ impl Declare {
 
     pub(super) fn counters<L: Labels>(&mut self, about: About) -> Result<Counters<L>, Error> {
         let counters = self.unregistered_counters(about)?;
+        begin_at_zero(&counters.series, &L::described());
         self.register(counters.series.clone())?;
         Ok(counters)
     }
@@ -345,6 +346,39 @@ impl Declare {
     }
 }
 
+/// Shows all series from the start, where all are known: a counter that first shows 1 has not grown.
+fn begin_at_zero(counters: &IntCounterVec, labels: &[Described]) {
+    let mut all = vec![Vec::new()];
+    for label in labels {
+        let Values::Closed(words) = &label.values else { return };
+        let longer = |begun: Vec<&'static str>| {
+            words.iter().map(move |word| [&begun[..], &[*word]].concat()).collect::<Vec<_>>()
+        };
+        all = all.into_iter().flat_map(longer).collect();
+    }
+    for values in all {
+        drop(counters.with_label_values(&values));
+    }
+}
+
 fn family<V, L>(series: V) -> Family<V, L> {
     Family { series, labels: PhantomData }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn a_counter_of_which_all_series_are_known_shows_them_before_anything_happens() {
+        let page = Metrics::new().unwrap().render().unwrap();
+        for series in [
+            r#"dead_letters_total{class="unavailable"}"#,
+            r#"publishes_total{kind="reply",outcome="refused"}"#,
+            r#"publishes_total{kind="presence",outcome="confirmed"}"#,
+        ] {
+            assert!(page.contains(&format!("chakra_sender_{series} 0\n")), "{series}: {page}");
+        }
+        assert!(!page.contains("results_total{"), "{page}");
+    }
 }

@@ -36,6 +36,7 @@ impl Label for Version {
 /// The process.
 #[derive(Debug)]
 pub(super) struct Process {
+    ready: IntGauge,
     ledger_up: IntGauge,
     reloads: Counters<Reload>,
 }
@@ -44,6 +45,11 @@ impl Process {
     pub(super) fn declare(new: &mut Declare) -> Result<Process, Error> {
         new.theme("The process", "What runs, and is it well?");
         let process = Process {
+            ready: new.gauge(About {
+                name: "ready",
+                help: "1 while `/readyz` answers 200.",
+                tells: "0: something is missing, or it drains. The body of `/readyz` says which.",
+            })?,
             ledger_up: new.gauge(About {
                 name: "ledger_up",
                 help: "1 while the ledger records what is begun.",
@@ -68,6 +74,11 @@ impl Process {
 }
 
 impl Metrics {
+    /// Whether nothing is missing.
+    pub fn ready(&self, is_ready: bool) {
+        self.process.ready.set(is_ready.into());
+    }
+
     /// Whether beginnings can be recorded.
     pub fn ledger_up(&self, up: bool) {
         self.process.ledger_up.set(up.into());

@@ -11,8 +11,8 @@ Every metric of `chakra-sender worker`, from its admin listener at `/metrics`. T
 declarations in `src/metrics`, and a test fails where it is stale: `UPDATE_DOCS=1 cargo test --test it
 the_reference` writes it anew.
 
-A series with labels is there once something has happened, so a rate of a counter that has no series is no
-rate, not 0. `number` is Meta's phone number ID, never a phone number.
+A counter whose labels are closed sets shows all its series from the start. Any other series with labels is
+there once something has happened, so a rate of a counter that has no series is no rate, not 0. `number` is Meta's phone number ID, never a phone number.
 ";
 
 const PROCESS: &str = "

@@ -2,7 +2,7 @@
 
 use super::declare::{About, Counters, Declare, Label, Lane, Values, Word, words};
 use crate::wire::{DeliveryStatus, NumberId};
-use prometheus::{Error, Histogram};
+use prometheus::{Error, Histogram, IntGauge};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -103,6 +103,7 @@ impl Label for Code {
 /// The counters of the webhook's listener.
 #[derive(Debug)]
 pub struct Webhooks {
+    up: IntGauge,
     requests: Counters<WebhookOutcome>,
     seconds: Histogram,
     statuses: Counters<(Lane, DeliveryStatus)>,
@@ -115,6 +116,11 @@ impl Webhooks {
     pub(super) fn declare(new: &mut Declare) -> Result<Webhooks, Error> {
         new.theme("Webhooks", "What became of the messages that Meta took in?");
         Ok(Webhooks {
+            up: new.gauge(About {
+                name: "webhook_up",
+                help: "1 while the webhook's listener answers.",
+                tells: "0: `webhook.listen` is not set, or the worker starts.",
+            })?,
             requests: new.counters(About {
                 name: "webhooks_total",
                 help: "Requests to the webhook's listener, by what came of them.",
@@ -160,6 +166,11 @@ impl Webhooks {
                 tells: "Which failures come after the acceptance: `chakra-sender codes` says what each means.",
             })?,
         })
+    }
+
+    /// The listener begins to answer.
+    pub fn listens(&self) {
+        self.up.set(1);
     }
 
     /// A request was answered, or its client left.

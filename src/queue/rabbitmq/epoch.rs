@@ -230,6 +230,7 @@ impl Epoch {
             self.settles_at = Some(clock::monotonic() + SETTLES_AFTER);
             self.workers.clone_from(workers);
             inbox.desk.metrics.workers_seen(workers.len());
+            inbox.desk.metrics.lanes(lanes.len());
             self.recorded.send_replace(lanes.clone());
             let ours = share(inbox.me.id(), workers, lanes);
             inbox.directory.refresh_for(ours.difference(&inbox.served.numbers()));

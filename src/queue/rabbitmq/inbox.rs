@@ -150,6 +150,7 @@ impl Inbox {
             self.close.cancelled().await;
         }
         epoch.end().await;
+        self.desk.metrics.lanes(0);
         self.desk.metrics.lanes_owned(0);
         self.desk.metrics.workers_seen(0);
         end
