@@ -13,6 +13,7 @@ mod commands;
 mod configuration;
 mod configuration_changes;
 mod conservation;
+mod dashboard;
 mod dead_letters;
 mod delivery;
 mod deploy;

@@ -290,10 +290,20 @@ impl Drop for Process {
 pub(crate) struct AdminPage(String);
 
 impl AdminPage {
+    /// The listener at this address.
+    pub(crate) fn at(address: &str) -> AdminPage {
+        AdminPage(address.to_owned())
+    }
+
+    /// Its address.
+    pub(crate) fn address(&self) -> &str {
+        &self.0
+    }
+
     /// The status and the body of a page; none while nobody answers.
     pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.0).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: story\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.0\r\nhost: story\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
