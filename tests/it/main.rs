@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "the binary has no outside")]
 
 mod administrators;
+mod alerts;
 mod asyncapi;
 mod bad_input;
 mod brake;
