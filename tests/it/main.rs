@@ -5,6 +5,7 @@
 
 mod administrators;
 mod alerts;
+mod alerts_fire;
 mod asyncapi;
 mod bad_input;
 mod brake;

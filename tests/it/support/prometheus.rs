@@ -50,16 +50,13 @@ impl Prometheus {
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::write(path("prometheus.yaml"), config.to_string()).unwrap();
         std::fs::write(path("rules.yaml"), rules).unwrap();
-        let mut process = Program::other(
-            "prometheus",
-            &[
-                format!("--config.file={}", path("prometheus.yaml")),
-                format!("--storage.tsdb.path={}", path("data")),
-                "--web.listen-address=127.0.0.1:0".to_owned(),
-                "--log.format=json".to_owned(),
-            ],
-        )
-        .start();
+        let arguments = [
+            format!("--config.file={}", path("prometheus.yaml")),
+            format!("--storage.tsdb.path={}", path("data")),
+            "--web.listen-address=127.0.0.1:0".to_owned(),
+            "--log.format=json".to_owned(),
+        ];
+        let mut process = Program::other("prometheus").with(&arguments).start();
         let line = process.err.line("Listening on").await;
         let line: Value = serde_json::from_str(&line).unwrap();
         let api = AdminPage::at(line["address"].as_str().unwrap());

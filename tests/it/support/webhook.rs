@@ -8,6 +8,7 @@ use lapin::options::BasicGetOptions;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use std::fmt::Write;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -44,6 +45,20 @@ impl Hook {
     pub(crate) async fn post(&self, body: &Value) -> Answer {
         let body = body.to_string();
         self.send("POST /webhook", &signature(body.as_bytes()), body.as_bytes()).await
+    }
+
+    /// Posts a body with our signature, of which the second half comes this much later.
+    pub(crate) async fn post_slowly(&self, body: &[u8], pause: Duration) {
+        let mut stream = TcpStream::connect(&self.0).await.unwrap();
+        let (length, signature) = (body.len(), signature(body));
+        let head = format!("POST /webhook HTTP/1.1\r\ncontent-length: {length}\r\n{signature}");
+        let head = format!("{head}host: story\r\nconnection: close\r\n\r\n");
+        let (first, second) = body.split_at(length / 2);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(first).await.unwrap();
+        tokio::time::sleep(pause).await;
+        stream.write_all(second).await.unwrap();
+        drop(stream.read_to_end(&mut Vec::new()).await);
     }
 
     /// Sends a request; `header` are further lines of it.
