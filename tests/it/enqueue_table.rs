@@ -76,7 +76,7 @@ async fn a_table_is_sent_to_its_people_and_its_results_are_waited_for() {
     let [forecast, put, results] = &ended.err[..] else { panic!("{}", ended.said()) };
     assert!(forecast.starts_with("60 jobs, about 1 s at "), "{forecast}");
     assert!(put.starts_with("60 enqueued and confirmed, 0 invalid"), "{put}");
-    assert_eq!(results, "60 results: 60 accepted");
+    assert_eq!(results, "results: 60 accepted");
     let results =
         json!({ "accepted": 60, "failed": 0, "expired": 0, "unknown": 0, "open": 0, "errors": [] });
     assert_eq!(summary(&ended)["results"], results);
@@ -109,7 +109,7 @@ async fn the_same_table_once_more_messages_nobody_twice_however_it_is_laid_out()
     let program = desk.enqueue(&again, &template, &["--delimiter", ";", "--yes", "--wait"]);
     let second = program.on(&broker).run().await;
     assert_eq!(second.code, Some(0), "{}", second.said());
-    assert!(second.err.contains(&"22 results: 22 accepted".to_owned()), "{}", second.said());
+    assert!(second.err.contains(&"results: 22 accepted".to_owned()), "{}", second.said());
     assert_eq!(sandbox.record().count_requests(), 22, "twenty had been sent");
 }
 
@@ -206,7 +206,7 @@ async fn outcomes_that_are_minded_make_the_exit_code_and_the_summary_says_why() 
     let minded = ["--yes", "--wait", "--fail-on", "failed,unknown"];
     let ended = desk.enqueue(&people(3), TEMPLATE, &minded).on(&broker).run().await;
     assert_eq!(ended.code, Some(1), "{}", ended.said());
-    let told = ["3 results: 2 accepted, 1 failed", "  1 refused 131026"];
+    let told = ["results: 2 accepted, 1 failed", "  1 refused 131026"];
     assert!(ended.said().contains(&told.join("\n")), "{}", ended.said());
     let not_minded = desk.enqueue(&people(3), TEMPLATE, &["--yes", "--wait"]).on(&broker).run();
     assert_eq!(not_minded.await.code, Some(0));
@@ -225,7 +225,7 @@ async fn who_stops_waiting_is_told_what_is_open_and_the_jobs_go_on() {
     waiting.signal("INT");
     let ended = waiting.end().await;
     assert_eq!(ended.code, Some(1), "{}", ended.said());
-    let open = "3 have no result yet: they go on without this command";
+    let open = "without a result yet: 3, which the worker goes on with";
     assert!(ended.said().contains(open), "{}", ended.said());
     let _worker = ready_worker(&sandbox, &broker).await;
     wait_for(&sandbox, |record| record.count_accepted() == 3).await;

@@ -100,7 +100,7 @@ impl Outcomes {
             counts.map(|(status, count)| format!("{} {status}", HumanCount(*count))).collect();
         let mut lines = vec![match counts.is_empty() {
             true => "no results".to_owned(),
-            false => format!("{} results: {}", HumanCount(self.ended()), counts.join(", ")),
+            false => format!("results: {}", counts.join(", ")),
         }];
         lines.extend(self.kinds().take(MOST_KINDS).map(|((class, code), count)| {
             let code = code.map(|code| format!(" {code}")).unwrap_or_default();
@@ -108,7 +108,7 @@ impl Outcomes {
         }));
         if self.open.len() > 0 {
             lines.push(format!(
-                "{} have no result yet: they go on without this command",
+                "without a result yet: {}, which the worker goes on with",
                 HumanCount(self.open.len() as u64)
             ));
         }
@@ -176,10 +176,10 @@ mod tests {
             outcomes.take(&event(id, "failed", refused.clone()));
         }
         let lines = [
-            "4 results: 1 accepted, 2 failed, 1 unknown",
+            "results: 1 accepted, 2 failed, 1 unknown",
             "  2 refused 131026",
             "  1 ambiguous",
-            "1 have no result yet: they go on without this command",
+            "without a result yet: 1, which the worker goes on with",
         ];
         assert_eq!(outcomes.lines(), lines);
         assert_eq!(
