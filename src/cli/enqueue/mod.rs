@@ -164,7 +164,7 @@ async fn enqueue(
     let producer = Producer::connect(&connection, &topology).await;
     let (mut producer, mut replies) = (producer.map_err(anyhow::Error::msg)?, None);
     if arguments.wait {
-        let own = Replies::connect(&connection, &topology.prefix).await;
+        let own = Replies::connect(&connection).await;
         let own = own.map_err(anyhow::Error::msg)?;
         producer = producer.with_replies_to(own.queue());
         replies = Some(own);

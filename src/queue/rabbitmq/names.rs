@@ -77,11 +77,6 @@ impl Names {
         format!("{}.statuses.{reader:032x}", self.prefix)
     }
 
-    /// A queue by which one asker hears what became of its own jobs. It goes with its connection.
-    pub fn replies_queue(&self, reader: u128) -> String {
-        format!("{}.replies.{reader:032x}", self.prefix)
-    }
-
     /// The queue of originals that a person may want to repair.
     pub fn dead_letters(&self) -> String {
         format!("{}.dead-letters", self.prefix)

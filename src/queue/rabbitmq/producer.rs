@@ -52,8 +52,8 @@ impl Producer {
     }
 
     /// The same, whose jobs have their results sent to this queue too.
-    pub fn with_replies_to(self, queue: &str) -> Producer {
-        Producer { reply_to: Some(queue.into()), ..self }
+    pub fn with_replies_to(self, queue: ShortString) -> Producer {
+        Producer { reply_to: Some(queue), ..self }
     }
 
     /// Puts one body by a number's lane.

@@ -1,12 +1,11 @@
-//! The results of one's own jobs, for `enqueue --wait`: by a queue that the jobs name as `reply_to`, and
-//! that goes with its connection. Takes nothing from anybody's consumers.
+//! The results of one's own jobs, for `enqueue --wait`: by a queue that the broker names, that the jobs name
+//! as `reply_to`, and that goes with its connection. Takes nothing from anybody's consumers.
 
 use super::connection::{self, ConnectionSettings, Connector, explain};
-use super::topology::Names;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Connection, Consumer};
 
 /// Hears what becomes of the jobs that name its queue.
@@ -14,22 +13,20 @@ use lapin::{Connection, Consumer};
 pub struct Replies {
     connection: Connection,
     consumer: Consumer,
-    queue: String,
 }
 
 impl Replies {
     /// Connects and declares the queue. A connection of its own: the one that publishes stands still
     /// during an alarm. The error is one line.
-    pub async fn connect(settings: &ConnectionSettings, prefix: &str) -> Result<Replies, String> {
+    pub async fn connect(settings: &ConnectionSettings) -> Result<Replies, String> {
         let connection = Connector::new(settings)?.connect("chakra-sender replies").await?;
-        let queue = Names::new(prefix).replies_queue(fastrand::u128(..));
-        let consumer = consume(&connection, &queue).await.map_err(|error| explain(&error))?;
-        Ok(Replies { connection, consumer, queue })
+        let consumer = consume(&connection).await.map_err(|error| explain(&error))?;
+        Ok(Replies { connection, consumer })
     }
 
     /// What the jobs are to name as `reply_to`.
-    pub fn queue(&self) -> &str {
-        &self.queue
+    pub fn queue(&self) -> ShortString {
+        self.consumer.queue()
     }
 
     /// The next event's body. Dropped while it waits, it has taken nothing.
@@ -49,10 +46,11 @@ impl Replies {
 
 /// Nothing is acknowledged: the queue is nobody else's and ends with this process, and there are no more
 /// events on the way than jobs that their asker waits for.
-async fn consume(connection: &Connection, queue: &str) -> lapin::Result<Consumer> {
+async fn consume(connection: &Connection) -> lapin::Result<Consumer> {
     let channel = connection.create_channel().await?;
     let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
-    channel.queue_declare(queue.into(), own, FieldTable::default()).await?;
+    let queue = channel.queue_declare("".into(), own, FieldTable::default()).await?;
     let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
-    channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+    let name = queue.name().clone();
+    channel.basic_consume(name, "".into(), options, FieldTable::default()).await
 }

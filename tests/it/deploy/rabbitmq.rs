@@ -128,6 +128,9 @@ async fn each_user_can_do_its_part() {
 
     let with_replies = Client::of(&broker, "chakra-producer-with-replies").await;
     with_replies.try_to(Deed::Own).await.unwrap();
+    let wait = ["enqueue", &jobs, "--wait"];
+    let waited = command(&broker, "chakra-producer-with-replies", &wait).await;
+    assert!(waited.err.contains(&"results: 1 accepted".to_owned()), "{}", waited.said());
     let producer = Client::of(&broker, "chakra-producer").await;
     producer.try_to(Deed::Publish("chakra.sends", NUMBER)).await.unwrap();
     admin.says("/metrics", 200, r#"dead_letters_total{class="invalid"} 1"#).await;
