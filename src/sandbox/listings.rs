@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     hash::{DefaultHasher, Hash, Hasher},
 };
 
@@ -66,14 +66,30 @@ impl Query {
 
 /// All sends that can be listed.
 #[derive(Debug, Default)]
-pub(super) struct Sends(VecDeque<Sent>);
+pub(super) struct Sends {
+    all: VecDeque<Sent>,
+    /// How many have left, which is the number of the first one that is here.
+    left: usize,
+    /// The numbers of those to each customer: a load of listings must not stop the sending beside it.
+    to: HashMap<String, VecDeque<usize>>,
+}
 
 impl Sends {
     pub(super) fn push(&mut self, sent: Sent) {
-        if self.0.len() == KEPT_SENDS {
-            self.0.pop_front();
+        if self.all.len() == KEPT_SENDS
+            && let Some(oldest) = self.all.pop_front()
+        {
+            self.left += 1;
+            if let Entry::Occupied(mut to) = self.to.entry(rewritten(&oldest.to).into_owned()) {
+                to.get_mut().pop_front();
+                if to.get().is_empty() {
+                    to.remove();
+                }
+            }
         }
-        self.0.push_back(sent);
+        let number = self.left + self.all.len();
+        self.to.entry(rewritten(&sent.to).into_owned()).or_default().push_back(number);
+        self.all.push_back(sent);
     }
 
     /// A page of the messages with one customer, newest first.
@@ -85,7 +101,10 @@ impl Sends {
         customer: &str,
         query: &Query,
     ) -> Value {
-        self.messages(settings, now, plugin, query, |filed| filed == customer)
+        let numbers = self.to.get(rewritten(customer).as_ref());
+        let sent = numbers.into_iter().flatten().rev().map(|number| &self.all[number - self.left]);
+        let visible = visible(settings, now, sent).filter(|(filed, _)| filed == customer);
+        messages(settings, plugin, query, visible)
     }
 
     /// A page of the messages of one chat, newest first.
@@ -97,7 +116,8 @@ impl Sends {
         chat: &str,
         query: &Query,
     ) -> Value {
-        self.messages(settings, now, plugin, query, |filed| uuid("chat", filed) == chat)
+        let visible = self.visible(settings, now);
+        messages(settings, plugin, query, visible.filter(|(filed, _)| uuid("chat", filed) == chat))
     }
 
     /// A page of the chats, newest first unless asked otherwise.
@@ -127,33 +147,37 @@ impl Sends {
         enveloped(query.page(MOST_CHATS, chats.into_iter().map(chat)))
     }
 
-    fn messages(
-        &self,
-        settings: &Listings,
-        now: Instant,
-        plugin: &str,
-        query: &Query,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Value {
-        let matching = self.visible(settings, now).filter(|(filed, _)| wanted(filed));
-        enveloped(query.page(
-            MOST_MESSAGES,
-            matching.map(|(filed, sent)| listed(sent, &filed, plugin, settings.reshape)),
-        ))
-    }
-
     /// What can be seen now, newest first, each with the number it is filed under.
     fn visible<'a>(
         &'a self,
         settings: &'a Listings,
         now: Instant,
     ) -> impl Iterator<Item = (Cow<'a, str>, &'a Sent)> {
-        let shown = move |sent: &&Sent| settings.shows(sent.accepted, sent.chance, now);
-        self.0.iter().rev().filter(shown).map(|sent| {
-            let to = sent.to.as_str();
-            (if settings.rewrite_numbers { rewritten(to) } else { to.into() }, sent)
-        })
+        visible(settings, now, self.all.iter().rev())
     }
+}
+
+/// What can be seen now of these, each with the number it is filed under.
+fn visible<'a>(
+    settings: &'a Listings,
+    now: Instant,
+    sent: impl Iterator<Item = &'a Sent>,
+) -> impl Iterator<Item = (Cow<'a, str>, &'a Sent)> {
+    let shown = move |sent: &&Sent| settings.shows(sent.accepted, sent.chance, now);
+    sent.filter(shown).map(|sent| {
+        let to = sent.to.as_str();
+        (if settings.rewrite_numbers { rewritten(to) } else { to.into() }, sent)
+    })
+}
+
+fn messages<'a>(
+    settings: &Listings,
+    plugin: &str,
+    query: &Query,
+    of: impl Iterator<Item = (Cow<'a, str>, &'a Sent)>,
+) -> Value {
+    let listed = of.map(|(filed, sent)| listed(sent, &filed, plugin, settings.reshape));
+    enveloped(query.page(MOST_MESSAGES, listed))
 }
 
 fn enveloped(items: Vec<Value>) -> Value {
@@ -256,7 +280,9 @@ mod tests {
     }
 
     fn sends(items: impl IntoIterator<Item = Sent>) -> Sends {
-        Sends(items.into_iter().collect())
+        let mut sends = Sends::default();
+        items.into_iter().for_each(|sent| sends.push(sent));
+        sends
     }
 
     /// The ids listed for a customer.
@@ -271,6 +297,21 @@ mod tests {
         let page = sends.with_customer(settings, now, "plugin", customer, &query);
         let ids = page["_data"].as_array().unwrap().iter();
         ids.map(|message| message["externalId"].as_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_oldest_leave_and_the_others_are_found_by_their_customer() {
+        let now = Instant::now();
+        let to = |nth: usize| format!("49{}", nth % 2);
+        let all = (0..KEPT_SENDS + 3).map(|nth| sent(&format!("w{nth}"), &to(nth), now, 1.0));
+        let mut all = sends(all);
+        let first = json!({"limit": 1, "page": KEPT_SENDS / 2});
+        let listed =
+            |all: &Sends, customer| ids(all, &Listings::default(), now, customer, first.clone());
+        assert_eq!((listed(&all, "490"), listed(&all, "491")), ("w4".into(), "w3".into()));
+        assert_eq!(ids(&all, &Listings::default(), now, "492", json!({})), "");
+        (0..KEPT_SENDS).for_each(|_| all.push(sent("w", "493", now, 1.0)));
+        assert_eq!((all.to.len(), all.all.len()), (1, KEPT_SENDS));
     }
 
     #[test]
