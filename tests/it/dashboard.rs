@@ -158,6 +158,9 @@ impl Story {
         let pause = ["numbers", "pause", OTHER, "--reason", "wrong price list"];
         let paused = Program::new(&pause).on(&broker).run().await;
         assert_eq!(paused.code, Some(0), "{}", paused.said());
+        // Recorded is not yet heard: a job that came before would be sent.
+        let heard = format!("chakra_sender_paused{{number=\"{OTHER}\",reason=\"operator\"}} 1");
+        admin.says("/metrics", 200, &heard).await;
         let producer = Producer::of(&broker, &broker.prefix).await;
         producer.put(OTHER, WAITING, &BasicProperties::default()).await;
         producer.put("not-a-number", 1, &BasicProperties::default()).await;

@@ -66,12 +66,17 @@ async fn publish_one_each(broker: &Broker, client: &Client, round: &str) {
     }
 }
 
-/// Takes and settles so many jobs; the numbers that they were of.
+/// Takes and settles so many jobs, none of which came to anybody before; the numbers that they were of.
 async fn work_off(worker: &mut Worker, count: usize) -> BTreeSet<String> {
+    work_off_of(worker, count, 0).await
+}
+
+/// The same of jobs that the broker may have given to somebody so often before.
+async fn work_off_of(worker: &mut Worker, count: usize, earlier: u32) -> BTreeSet<String> {
     let mut numbers = BTreeSet::new();
     for _ in 0..count {
         let incoming = worker.next().await;
-        assert_eq!(incoming.earlier, 0, "{} came a second time", id(&incoming));
+        assert!(incoming.earlier <= earlier, "{} came a second time", id(&incoming));
         numbers.insert(incoming.lane.as_ref().unwrap().to_string());
         let settlement = accepted(&incoming);
         incoming.receipt.settle(&settlement).await.unwrap();
@@ -140,7 +145,8 @@ async fn a_worker_that_dies_without_a_word_is_replaced() {
     let died = clock::monotonic();
     drop(other);
     publish_one_each(&broker, &client, "orphan").await;
-    assert_eq!(work_off(&mut one, 6).await.len(), 6);
+    // The broker may have written one to the dead worker before it heard of its end.
+    assert_eq!(work_off_of(&mut one, 6, 1).await.len(), 6);
     assert!(died.elapsed() < WITHIN, "{:?}", died.elapsed());
 }
 
