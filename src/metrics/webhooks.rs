@@ -96,7 +96,9 @@ impl Label for Code {
     }
 
     fn values() -> Values {
-        Values::Bounded("codes of the built-in table (`chakra-sender codes`), `other`, `none`")
+        Values::Bounded(
+            "codes of the built-in table (`chakra-sender check --codes`), `other`, `none`",
+        )
     }
 }
 
@@ -163,7 +165,7 @@ impl Webhooks {
                 name: "status_failures_total",
                 help: "Statuses failed that were published, by Meta's code (other where the built-in table \
                        does not have it, none where none was given).",
-                tells: "Which failures come after the acceptance: `chakra-sender codes` says what each means.",
+                tells: "Which failures come after the acceptance: `chakra-sender check --codes` says what each means.",
             })?,
         })
     }
