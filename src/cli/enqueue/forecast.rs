@@ -1,16 +1,14 @@
 //! How long jobs will take: by the pace that workers tell of each number, or that the settings give it, and
 //! behind what waits already. A forecast for people; nothing depends on it.
 
+use crate::cli::numbers::{Paused, Served, serving};
 use crate::cli::parts;
 use crate::config::Settings;
 use crate::policy::rest;
 use crate::queue::rabbitmq::{Console, PATIENCE, Question, gather};
 use crate::wire::NumberId;
-use crate::worker::LaneView;
 use indicatif::HumanCount;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -28,20 +26,6 @@ struct Lane {
     ahead: u64,
     /// Why it does not send now.
     stands: Option<String>,
-}
-
-/// A row of a worker's page; what else it holds is not asked for.
-#[derive(Debug, Deserialize)]
-struct Row {
-    #[serde(flatten)]
-    view: LaneView,
-    paused: Option<Pause>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Pause {
-    until: Option<Timestamp>,
-    reason: String,
 }
 
 /// One line for each number. What cannot be asked is left out of it.
@@ -76,7 +60,7 @@ async fn lanes(
             Vec::new()
         }
     };
-    let (mut told, rates) = (told(pages), parts::rates(settings)?);
+    let (mut told, rates) = (serving(pages), parts::rates(settings)?);
     let console = Console::connect(&connection, prefix).await;
     let mut lanes = BTreeMap::new();
     for number in jobs.keys() {
@@ -86,7 +70,7 @@ async fn lanes(
         };
         let ready = ready.map_or(0, |depths| depths.ready());
         let lane = match told.remove(number) {
-            Some(row) => row.lane(ready, now),
+            Some(served) => Lane::of(&served, ready, now),
             None => {
                 let rate = rates.of(number).0.per_second();
                 Lane { rate, ahead: ready, ..Lane::default() }
@@ -100,42 +84,23 @@ async fn lanes(
     Ok(lanes)
 }
 
-/// Of each number what the worker says that has most of it in hand: one that has handed it over may still
-/// remember it. What cannot be read is left out.
-fn told(pages: Vec<Value>) -> BTreeMap<NumberId, Row> {
-    let mut told: BTreeMap<NumberId, Row> = BTreeMap::new();
-    for page in pages {
-        let Value::Array(rows) = page else { continue };
-        for row in rows.into_iter().filter_map(|row| serde_json::from_value::<Row>(row).ok()) {
-            let other = told.get(&row.view.number);
-            if other.is_none_or(|other| other.in_hand() < row.in_hand()) {
-                told.insert(row.view.number.clone(), row);
-            }
-        }
-    }
-    told
-}
-
-impl Row {
-    fn in_hand(&self) -> u64 {
-        u64::try_from(self.view.waiting + self.view.in_flight).unwrap_or(u64::MAX)
-    }
-
-    fn lane(&self, ready: u64, now: Timestamp) -> Lane {
-        let paused = self.paused.as_ref().map(|Pause { until, reason }| {
+impl Lane {
+    /// As the worker tells it that serves the number, with so many ready in the broker.
+    fn of(served: &Served, ready: u64, now: Timestamp) -> Lane {
+        let Served { view, paused, .. } = served;
+        let paused = paused.as_ref().map(|Paused { until, reason }| {
             let until = until.map_or("it is resumed".to_owned(), |until| format!("{until:.0}"));
             format!("it is paused until {until}: {reason}")
         });
-        let held = self.view.held_until.filter(|until| *until > now).map(|until| {
-            let why = self.view.held_for.as_deref().unwrap_or("an answer asked for it");
+        let held = view.held_until.filter(|until| *until > now).map(|until| {
+            let why = view.held_for.as_deref().unwrap_or("an answer asked for it");
             format!("it is left alone for {}: {why}", spelled(rest(until, now)))
         });
-        let ahead = ready.saturating_add(self.in_hand());
-        Lane { rate: self.view.rate, is_told: true, ahead, stands: paused.or(held) }
+        let in_hand = u64::try_from(served.in_hand()).unwrap_or(u64::MAX);
+        let ahead = ready.saturating_add(in_hand);
+        Lane { rate: view.rate, is_told: true, ahead, stands: paused.or(held) }
     }
-}
 
-impl Lane {
     fn line(&self, jobs: u64) -> String {
         let count = match jobs {
             1 => "1 job".to_owned(),
@@ -181,7 +146,7 @@ fn spelled(length: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -195,8 +160,8 @@ mod tests {
     }
 
     fn line(pages: Vec<Value>, ready: u64, jobs: u64) -> String {
-        let row = told(pages).remove(&NumberId::parse("1").unwrap()).unwrap();
-        row.lane(ready, at(0)).line(jobs)
+        let served = serving(pages).remove(&NumberId::parse("1").unwrap()).unwrap();
+        Lane::of(&served, ready, at(0)).line(jobs)
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::failed;
 use super::forecast::{Backlog, Forecast, about};
 use super::page::paused;
+use super::served::{Served, serving};
 use crate::cli::columns::columns;
 use crate::cli::{End, tell};
 use crate::clock;
@@ -11,11 +12,9 @@ use crate::policy::rest;
 use crate::queue::OperatorPause;
 use crate::queue::rabbitmq::{Console, Depths, Record};
 use crate::wire::NumberId;
-use crate::worker::LaneView;
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -37,15 +36,6 @@ pub(super) struct Answers {
     pub(super) pages: Vec<Value>,
     /// How many are here and said nothing in time.
     pub(super) silent: usize,
-}
-
-/// A row of a worker's page; what else it holds is not asked for.
-#[derive(Debug, Deserialize)]
-struct Served {
-    /// Which worker, for people.
-    worker: String,
-    #[serde(flatten)]
-    view: LaneView,
 }
 
 /// All that is known of one number.
@@ -93,24 +83,6 @@ pub(super) async fn run(
     Ok(End::Done)
 }
 
-/// Of each number the worker that has most of its jobs in hand: one that has handed it over may still
-/// remember it. What cannot be read of an answer is left out.
-fn serving(pages: Vec<Value>) -> BTreeMap<NumberId, Served> {
-    let in_hand = |view: &LaneView| view.waiting + view.in_flight;
-    let mut serving: BTreeMap<NumberId, Served> = BTreeMap::new();
-    for page in pages {
-        let Value::Array(page) = page else { continue };
-        for served in page.into_iter().filter_map(|row| serde_json::from_value::<Served>(row).ok())
-        {
-            let other = serving.get(&served.view.number);
-            if other.is_none_or(|other| in_hand(&other.view) < in_hand(&served.view)) {
-                serving.insert(served.view.number.clone(), served);
-            }
-        }
-    }
-    serving
-}
-
 async fn rows(
     console: &Console,
     record: &Record,
@@ -138,7 +110,7 @@ async fn rows(
 
 impl Row {
     fn in_hand(&self) -> Option<usize> {
-        self.served.as_ref().map(|Served { view, .. }| view.waiting + view.in_flight)
+        self.served.as_ref().map(Served::in_hand)
     }
 
     /// When all that waits now has been sent, if it goes on like this.
@@ -236,6 +208,7 @@ fn table(rows: &[Row], now: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::queue::rabbitmq::Depth;
+    use crate::worker::LaneView;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -254,7 +227,7 @@ mod tests {
     }
 
     fn served(view: LaneView) -> Option<Served> {
-        Some(Served { worker: "w".into(), view })
+        Some(Served { worker: "w".into(), view, paused: None })
     }
 
     /// 700 jobs that wait, at 10 a second, read by a worker.
@@ -316,7 +289,7 @@ mod tests {
         };
         let odd = json!({ "numbers": 1 });
         let serving = serving(vec![page("old", 0, 5.0), page("new", 3, 10.0), odd]);
-        let Served { worker, view } = &serving[&NumberId::parse("1").unwrap()];
+        let Served { worker, view, .. } = &serving[&NumberId::parse("1").unwrap()];
         assert_eq!((worker.as_str(), view.rate, serving.len()), ("new", 10.0, 1));
     }
 

@@ -7,9 +7,11 @@ mod list;
 mod page;
 mod pause;
 mod resume;
+mod served;
 
 pub(super) use forecast::about;
 pub(super) use page::Page;
+pub(super) use served::{Paused, Served, serving};
 
 use super::{End, parts, under_signals};
 use crate::config::Settings;
