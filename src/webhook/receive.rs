@@ -105,6 +105,7 @@ impl Reception {
     async fn webhook(&self, request: Request) -> Result<WebhookOutcome, WebhookOutcome> {
         let signature = request.headers().get(signature::HEADER).map(HeaderValue::as_bytes);
         let seal = self.door.seal(signature).ok_or(WebhookOutcome::WrongSignature)?;
+        // Its part of the room is free only once all is told: what was read out of it takes room as well.
         let body = self.room.take(request.into_body()).await?;
         let contents = {
             let _turn = self.reading.acquire().await;
@@ -113,8 +114,6 @@ impl Reception {
             }
             envelope::read(&body.bytes, clock::wall())?
         };
-        // Its part of the room is free only once it is told: what was read out of it takes room as well.
-        let _body = body;
         match timeout(CONFIRMED_WITHIN, self.tell(contents)).await {
             Ok(true) => Ok(WebhookOutcome::Taken),
             Ok(false) | Err(_) => Err(WebhookOutcome::Unconfirmed),
