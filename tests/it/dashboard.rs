@@ -10,8 +10,6 @@ use crate::support::world::{NUMBER, OTHER};
 use chakra_sender::sandbox::{Failure, Number, Webhook};
 use chakra_sender::wire::{NumberId, Priority};
 use lapin::BasicProperties;
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -133,14 +131,8 @@ impl Asked<'_> {
 async fn left(broker: &Broker, number: &str) {
     let client = broker.client().await;
     let lane = broker.names().lane(&NumberId::parse(number).unwrap(), Priority::Normal);
-    let passive = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
-    let is_left = async || {
-        let declared =
-            client.channel.queue_declare(lane.as_str().into(), passive, FieldTable::default());
-        declared.await.unwrap().consumer_count() == 0
-    };
     let leaving = tokio::time::timeout(IN_TIME, async {
-        while !is_left().await {
+        while client.ask(&lane).await.unwrap().consumer_count() > 0 {
             tokio::time::sleep(LOOK).await;
         }
     });

@@ -87,13 +87,7 @@ impl Morgue {
     }
 
     async fn depth(&self, queue: &str) -> u32 {
-        let passive = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
-        let channel = &self.client.channel;
-        channel
-            .queue_declare(queue.into(), passive, FieldTable::default())
-            .await
-            .unwrap()
-            .message_count()
+        self.client.depth(queue).await
     }
 
     async fn depths(&self) -> (u32, u32) {

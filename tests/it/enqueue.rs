@@ -42,10 +42,6 @@ async fn a_line_of_an_open_pipe_is_enqueued_and_ctrl_c_tells_where_to_go_on() {
 
 /// A connection of its own: asking for a queue that is missing closes the channel.
 async fn holds_a_job(broker: &Broker) -> bool {
-    let client = broker.client().await;
-    let passive =
-        lapin::options::QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
-    let queue = broker.names().unrouted().into();
-    let declared = client.channel.queue_declare(queue, passive, Default::default()).await;
+    let declared = broker.client().await.ask(&broker.names().unrouted()).await;
     declared.is_ok_and(|queue| queue.message_count() > 0)
 }

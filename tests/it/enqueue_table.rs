@@ -233,9 +233,7 @@ async fn who_stops_waiting_is_told_what_is_open_and_the_jobs_go_on() {
 
 /// Jobs that stand in a queue; none where it does not exist yet, which closes the asker's channel.
 async fn depth(broker: &Broker, queue: &str) -> u32 {
-    let passive = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
-    let channel = broker.client().await.channel;
-    let queue = channel.queue_declare(queue.into(), passive, Default::default()).await;
+    let queue = broker.client().await.ask(queue).await;
     queue.map_or(0, |queue| queue.message_count())
 }
 

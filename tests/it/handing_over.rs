@@ -7,8 +7,6 @@ use chakra_sender::policy;
 use chakra_sender::queue::rabbitmq::RabbitReceipt;
 use chakra_sender::queue::{Incoming, Receipt};
 use chakra_sender::wire::Priority;
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -18,10 +16,7 @@ async fn lane_has(story: &Story, jobs: u32, consumers: u32) {
     let lane = story.broker.names().lane(&number(NUMBER), Priority::Normal);
     let waiting = async {
         loop {
-            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-            let none = FieldTable::default();
-            let declared = story.client.channel.queue_declare(lane.as_str().into(), passive, none);
-            let declared = declared.await.unwrap();
+            let declared = story.client.ask(&lane).await.unwrap();
             if (declared.message_count(), declared.consumer_count()) == (jobs, consumers) {
                 return;
             }

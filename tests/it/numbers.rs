@@ -13,7 +13,6 @@ use chakra_sender::queue::rabbitmq::{Console, LONGEST_DROP};
 use chakra_sender::sandbox::{Record, Sandbox};
 use chakra_sender::wire::NumberId;
 use lapin::BasicProperties;
-use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -92,9 +91,7 @@ impl Desk {
     }
 
     async fn depth(&self, client: &Client, queue: &str) -> u32 {
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        let none = FieldTable::default();
-        client.channel.queue_declare(queue.into(), passive, none).await.unwrap().message_count()
+        client.depth(queue).await
     }
 }
 

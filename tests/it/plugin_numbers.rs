@@ -13,7 +13,7 @@ use chakra_sender::queue::rabbitmq::topology::{Step, Topology, lane_key};
 use chakra_sender::sandbox::{Number, PluginMode, Sandbox, SandboxConfig, ThroughputLevel};
 use chakra_sender::wire::Priority;
 use jiff::Timestamp;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::json;
@@ -30,16 +30,9 @@ async fn lanes(worker: &mut Process, count: usize) {
     admin.says("/metrics", 200, &format!("chakra_sender_lanes_owned {count}\n")).await;
 }
 
-/// The ready jobs of a queue.
-async fn depth(client: &Client, queue: &str) -> u32 {
-    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-    let declared = client.channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
-    declared.unwrap().message_count()
-}
-
 async fn wait_for_depth(client: &Client, queue: &str, jobs: u32) {
     let reached = async {
-        while depth(client, queue).await != jobs {
+        while client.depth(queue).await != jobs {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -312,8 +305,7 @@ async fn a_lane_goes_when_its_jobs_are_done_and_what_comes_later_is_unrouted() {
     for _ in 0..2 {
         assert!(retire::delete_if_empty(&connection, &topology).await.unwrap());
     }
-    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-    let gone = client.channel.queue_declare(lane.into(), passive, FieldTable::default()).await;
+    let gone = client.ask(&lane).await;
     assert!(gone.unwrap_err().to_string().contains("NOT_FOUND"));
 }
 

@@ -9,8 +9,6 @@ use crate::support::world::{NUMBER, job, text};
 use chakra_sender::queue::rabbitmq::topology::Step;
 use chakra_sender::sandbox::Sandbox;
 use chakra_sender::wire::{NumberId, Priority};
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -86,9 +84,7 @@ async fn waiting(broker: &Broker) -> u32 {
     let lanes = [Priority::Urgent, Priority::Normal].map(|urgency| names.lane(&number, urgency));
     let mut jobs = 0;
     for queue in Step::ALL.map(|step| names.wait(step)).into_iter().chain(lanes) {
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        let queue = client.channel.queue_declare(queue.into(), passive, FieldTable::default());
-        jobs += queue.await.unwrap().message_count();
+        jobs += client.depth(&queue).await;
     }
     jobs
 }

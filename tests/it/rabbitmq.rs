@@ -40,9 +40,7 @@ async fn a_job_arrives_and_its_result_is_there_before_it_is_let_go() {
     assert!(story.jobs.recv().await.is_none());
     story.queue.close().await;
     let lane = story.broker.names().lane(&number(NUMBER), Priority::Normal);
-    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-    let left = story.client.channel.queue_declare(lane.into(), passive, FieldTable::default());
-    assert_eq!(left.await.unwrap().message_count(), 0);
+    assert_eq!(story.client.depth(&lane).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -254,11 +254,8 @@ async fn a_job_that_finds_no_wait_queue_comes_back_and_the_queue_is_made_again()
     assert_eq!((id(&again), again.waited_for), ("order-1", Some(Why::HandedBack)));
     // The watcher notices at its next round; what is in hand stays ours.
     let there = async {
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         loop {
-            let channel = story.broker.client().await.channel;
-            let asked = channel.queue_declare(wait.as_str().into(), passive, FieldTable::default());
-            if asked.await.is_ok() {
+            if story.broker.client().await.ask(&wait).await.is_ok() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -283,10 +280,7 @@ async fn a_wait_without_its_binding_gets_it_again() {
             let incoming = story.next().await;
             let back = policy::given_back(&incoming.history);
             incoming.receipt.settle(&back).await.unwrap();
-            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-            let channel = &story.client.channel;
-            let asked = channel.queue_declare(wait.as_str().into(), passive, FieldTable::default());
-            if asked.await.unwrap().message_count() > 0 {
+            if story.client.depth(&wait).await > 0 {
                 return;
             }
         }
@@ -364,7 +358,5 @@ async fn a_drain_hands_on_what_has_come_and_settles_it() {
     let settled = join_all(settled).await.len();
     story.queue.close().await;
     let lane = story.broker.names().lane(&number(NUMBER), Priority::Normal);
-    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-    let left = story.client.channel.queue_declare(lane.into(), passive, FieldTable::default());
-    assert_eq!(left.await.unwrap().message_count() as usize, 3 - settled);
+    assert_eq!(story.client.depth(&lane).await as usize, 3 - settled);
 }

@@ -8,10 +8,10 @@ use chakra_sender::queue::rabbitmq::{
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions,
-    ConfirmSelectOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Queue};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -129,6 +129,17 @@ impl Client {
         let options = BasicPublishOptions::default();
         let written = self.channel.basic_publish(exchange, key, options, body, properties).await;
         assert!(written.unwrap().await.unwrap().is_ack());
+    }
+
+    /// What the broker says of a queue; where it is missing, an error that closes the channel.
+    pub(crate) async fn ask(&self, queue: &str) -> lapin::Result<Queue> {
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await
+    }
+
+    /// Jobs that stand ready in a queue.
+    pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        self.ask(queue).await.unwrap().message_count()
     }
 
     /// The next message of a queue, which is taken out of it.

@@ -366,10 +366,7 @@ impl Pipeline {
 
     /// Jobs that stand ready in a queue. Once nobody consumes it: all of them.
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        let channel = &self.producer.channel;
-        let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
-        queue.unwrap().message_count()
+        self.producer.depth(queue).await
     }
 
     /// Jobs that stand ready in both queues of both lanes.
