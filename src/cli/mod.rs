@@ -5,6 +5,7 @@ mod ask;
 mod check;
 mod codes;
 mod columns;
+mod completions;
 mod dead_letters;
 mod demo;
 mod enqueue;
@@ -114,6 +115,10 @@ enum Command {
     Sandbox(sandbox::SandboxArguments),
     /// Print the JSON Schema of a job or an event
     Schema(schema::SchemaArguments),
+    /// Print what a shell needs to complete commands
+    Completions(completions::CompletionsArguments),
+    /// Print the man page, or write one for each command
+    Man(completions::ManArguments),
 }
 
 /// The whole process.
@@ -148,6 +153,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<End> {
         Command::Check(arguments) => check::run(arguments, settings()?).await,
         Command::Sandbox(arguments) => sandbox::run(arguments).await,
         Command::Schema(arguments) => schema::run(&arguments),
+        Command::Completions(arguments) => completions::completions(&arguments),
+        Command::Man(arguments) => completions::man(&arguments),
     }
 }
 

@@ -190,6 +190,29 @@ async fn the_schemas_are_json() {
     }
 }
 
+#[tokio::test]
+async fn shells_complete_commands_and_each_command_has_a_page() {
+    for (shell, part) in
+        [("bash", "dead-letters"), ("zsh", "#compdef chakra-sender"), ("fish", "why")]
+    {
+        let ended = Program::new(&["completions", shell]).run().await;
+        assert_eq!((ended.code, ended.err.len()), (Some(0), 0), "{shell}");
+        assert!(ended.out.join("\n").contains(part), "{shell}");
+    }
+    let page = Program::new(&["man"]).run().await;
+    assert!(page.out.join("\n").contains(".TH chakra-sender 1"), "{:?}", page.out.first());
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().display().to_string();
+    let ended = Program::new(&["man", "--out", &folder]).run().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.said());
+    for page in ["chakra-sender.1", "chakra-sender-why.1", "chakra-sender-numbers-pause.1"] {
+        assert!(dir.path().join(page).is_file(), "{page}");
+    }
+    let nowhere = Program::new(&["man", "--out", &format!("{folder}/missing")]).run().await;
+    assert_eq!(nowhere.code, Some(1));
+    assert!(nowhere.said().contains("missing"), "{}", nowhere.said());
+}
+
 async fn check(program: Program) -> Ended {
     program.set("log.level", "off").run().await
 }
