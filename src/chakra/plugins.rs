@@ -60,6 +60,8 @@ impl Plugin {
 pub struct PluginNumber {
     /// Meta's phone number ID.
     pub id: NumberId,
+    /// Meta's `verified_name`: what recipients see.
+    pub name: Option<String>,
     /// Meta's `throughput.level`: `STANDARD`, `HIGH`, `NOT_APPLICABLE`, or what comes later.
     pub throughput_level: Option<String>,
     /// Whether the number also lives in the WhatsApp Business app, which makes it slow.
@@ -163,6 +165,7 @@ fn number(entry: &Value) -> Option<PluginNumber> {
     let text = |place| entry.pointer(place).and_then(Value::as_str).map(str::to_owned);
     Some(PluginNumber {
         id: id.ok()?,
+        name: text("/verified_name"),
         throughput_level: text("/throughput/level").or_else(|| text("/throughput")),
         is_on_biz_app: match entry.get("is_on_biz_app") {
             Some(Value::Bool(yes)) => *yes,
@@ -206,7 +209,10 @@ mod tests {
             assert_eq!(
                 plugin.numbers,
                 [
-                    number("1027729340496751", Some("STANDARD"), false, Some("CONNECTED")),
+                    PluginNumber {
+                        name: Some("Shop".to_owned()),
+                        ..number("1027729340496751", Some("STANDARD"), false, Some("CONNECTED"))
+                    },
                     number("1027", Some("HIGH"), true, None),
                     number("1028", None, false, None),
                 ]
@@ -293,6 +299,7 @@ mod tests {
     fn number(id: &str, level: Option<&str>, app: bool, status: Option<&str>) -> PluginNumber {
         PluginNumber {
             id: NumberId::parse(id).unwrap(),
+            name: None,
             throughput_level: level.map(str::to_owned),
             is_on_biz_app: app,
             status: status.map(str::to_owned),

@@ -2,15 +2,25 @@
 
 mod webhooks;
 
+use super::output::{BAD, GOOD, complain, print, print_coloured, print_json, tame};
 use super::{End, codes, parts};
-use crate::chakra::PluginError;
+use crate::chakra::{PluginError, PluginNumber};
 use crate::config::Settings;
 use crate::queue::rabbitmq::{DeclareError, Names, Topology, definitions, inspect};
 use crate::wire::NumberId;
 use clap::Args;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+/// So many of the plugin's numbers are shown; it can have hundreds.
+const NUMBERS_SHOWN: usize = 20;
+
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender check --config chakra-sender.toml        a tick for everything in place
+  chakra-sender check --definitions > definitions.json   for an administrator of RabbitMQ
+  chakra-sender check --codes                            what follows from each of Meta's codes")]
 pub(super) struct CheckArguments {
     /// Print what an administrator must create in RabbitMQ, in the form that it imports: lanes for
     /// the numbers of [[numbers.override]], and for the plugin's where it can be asked
@@ -19,6 +29,9 @@ pub(super) struct CheckArguments {
     /// Print what each of Meta's error codes means here; a star marks the rows of [[chakra.code]]
     #[arg(long, conflicts_with = "definitions")]
     codes: bool,
+    /// One JSON object for each line of the list, or for each row of the code table
+    #[arg(long)]
+    json: bool,
 }
 
 /// One line of the list.
@@ -30,19 +43,38 @@ enum Line {
     Cross(String, String),
 }
 
+impl Line {
+    /// For a terminal, with colours.
+    fn to_text(&self) -> String {
+        match self {
+            Line::Tick(what) => format!("{GOOD}✓{GOOD:#} {what}\n"),
+            Line::Note(what) => format!("· {what}\n"),
+            Line::Cross(what, remedy) => format!("{BAD}✗{BAD:#} {what}\n  → {remedy}\n"),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        match self {
+            Line::Tick(what) => json!({ "is": "in place", "what": what }),
+            Line::Note(what) => json!({ "is": "worth knowing", "what": what }),
+            Line::Cross(what, remedy) => json!({ "is": "wrong", "what": what, "remedy": remedy }),
+        }
+    }
+}
+
 pub(super) async fn run(arguments: CheckArguments, settings: Settings) -> anyhow::Result<End> {
     if arguments.definitions {
         return print_definitions(&settings).await;
     }
     if arguments.codes {
-        return Ok(print_codes(&settings));
+        return print_codes(&settings, arguments.json);
     }
     let mut lines = vec![Line::Tick("the configuration is lawful".to_owned())];
     lines.extend(settings.warnings(parts::today()).into_iter().map(Line::Note));
     lines.extend(codes::overridden(&settings.codes).map(Line::Note));
     let known = account(&settings, &mut lines).await;
     broker(&settings, &known, &mut lines).await;
-    Ok(show(&lines))
+    show(&lines, arguments.json)
 }
 
 /// Asks ChakraHQ for the plugin's numbers; what is configured must be among them.
@@ -82,8 +114,15 @@ async fn account(settings: &Settings, lines: &mut Vec<Line>) -> BTreeSet<NumberI
         let update = format!("{base}/v1/ext/plugin/whatsapp/{id}/update-config");
         lines.extend(webhooks::compare(&plugin.webhooks, expected, &update));
     }
+    lines.push(Line::Tick(format!(
+        "ChakraHQ answers; the plugin has {}",
+        counted(plugin.numbers.len())
+    )));
+    lines.extend(plugin.numbers.iter().take(NUMBERS_SHOWN).map(|number| Line::Note(shown(number))));
+    if let Some(more) = plugin.numbers.len().checked_sub(NUMBERS_SHOWN).filter(|more| *more > 0) {
+        lines.push(Line::Note(format!("{} more", counted(more))));
+    }
     let numbers: BTreeSet<NumberId> = plugin.numbers.into_iter().map(|number| number.id).collect();
-    lines.push(Line::Tick(format!("ChakraHQ answers; the plugin has {} numbers", numbers.len())));
     for stranger in overrides.difference(&numbers) {
         lines.push(Line::Cross(
             format!("number {stranger} is configured, but is not one of the plugin's"),
@@ -91,6 +130,18 @@ async fn account(settings: &Settings, lines: &mut Vec<Line>) -> BTreeSet<NumberI
         ));
     }
     numbers.union(&overrides).cloned().collect()
+}
+
+fn counted(numbers: usize) -> String {
+    format!("{numbers} {}", if numbers == 1 { "number" } else { "numbers" })
+}
+
+/// A number as the plugin tells of it: what a person who looks for its id knows it by.
+fn shown(number: &PluginNumber) -> String {
+    let PluginNumber { id, name, status, .. } = number;
+    let name = name.as_deref().map(|name| format!(" ({})", tame(name))).unwrap_or_default();
+    let status = status.as_deref().map(|status| format!(", {}", tame(status))).unwrap_or_default();
+    format!("number {id}{name}: at most {} a second{status}", number.ceiling())
 }
 
 fn remedy(error: &PluginError) -> &'static str {
@@ -154,36 +205,29 @@ async fn broker(settings: &Settings, numbers: &BTreeSet<NumberId>, lines: &mut V
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the list is what the command is for")]
-fn show(lines: &[Line]) -> End {
-    let mut end = End::Done;
-    for line in lines {
-        match line {
-            Line::Tick(what) => println!("✓ {what}"),
-            Line::Note(what) => println!("· {what}"),
-            Line::Cross(what, remedy) => {
-                end = End::NotWell;
-                println!("✗ {what}\n  → {remedy}");
-            }
-        }
+fn show(lines: &[Line], json: bool) -> anyhow::Result<End> {
+    match json {
+        true => lines.iter().try_for_each(|line| print_json(&line.to_json()))?,
+        false => print_coloured(&lines.iter().map(Line::to_text).collect::<String>())?,
     }
-    end
+    let is_cross = |line: &Line| matches!(line, Line::Cross(..));
+    Ok(if lines.iter().any(is_cross) { End::NotWell } else { End::Done })
 }
 
-#[expect(clippy::print_stdout, reason = "stdout is data")]
-fn print_codes(settings: &Settings) -> End {
-    print!("{}", codes::render(&settings.codes));
-    End::Done
+fn print_codes(settings: &Settings, json: bool) -> anyhow::Result<End> {
+    match json {
+        true => codes::to_json(&settings.codes).try_for_each(|row| print_json(&row))?,
+        false => print(codes::render(&settings.codes))?,
+    }
+    Ok(End::Done)
 }
 
-#[expect(clippy::print_stdout, reason = "stdout is data")]
-#[expect(clippy::print_stderr, reason = "stderr is for people")]
 async fn print_definitions(settings: &Settings) -> anyhow::Result<End> {
     let mut lines = Vec::new();
     let numbers = account(settings, &mut lines).await;
     for line in lines {
         if let Line::Cross(what, _) = line {
-            eprintln!("chakra-sender: {what}");
+            complain(what);
         }
     }
     let topology = parts::topology(settings);
@@ -193,6 +237,6 @@ async fn print_definitions(settings: &Settings) -> anyhow::Result<End> {
         all.extend(Topology::lane(&names, &topology, number));
     }
     let definitions = definitions(&all, &parts::connection(settings).vhost());
-    println!("{}", serde_json::to_string_pretty(&definitions)?);
+    print(serde_json::to_string_pretty(&definitions)? + "\n")?;
     Ok(End::Done)
 }

@@ -2,6 +2,7 @@
 
 use crate::chakra::{Codes, Line, Override, Verdict};
 use crate::config::show_duration;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::ops::RangeInclusive;
 
@@ -22,6 +23,18 @@ pub(super) fn render(codes: &Codes) -> String {
         writeln!(text, "{}", (line + row.meaning).trim_end()).unwrap_or_default();
     }
     text
+}
+
+/// The same for programs.
+pub(super) fn to_json(codes: &Codes) -> impl Iterator<Item = Value> {
+    codes.lines().into_iter().map(|Line { row, is_override }| {
+        let Verdict { class, scope, wait, max_attempts } = row.verdict;
+        json!({
+            "first_code": row.codes.start(), "last_code": row.codes.end(), "class": class.name(),
+            "scope": scope.name(), "wait": wait.map(show_duration), "max_attempts": max_attempts,
+            "meaning": row.meaning, "overridden": is_override,
+        })
+    })
 }
 
 /// One line for the rows of the configuration; none where there are none.

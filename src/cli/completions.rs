@@ -1,10 +1,10 @@
 //! `completions` and `man`: what a shell and `man` know of the command line, made of the command line itself.
 
+use super::output::print;
 use super::{Arguments, End};
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The program's name, in scripts and pages.
@@ -36,7 +36,7 @@ pub(super) struct ManArguments {
 pub(super) fn completions(arguments: &CompletionsArguments) -> anyhow::Result<End> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Arguments::command(), NAME, &mut script);
-    io::stdout().lock().write_all(&script)?;
+    print(script)?;
     Ok(End::Done)
 }
 
@@ -45,7 +45,7 @@ pub(super) fn man(arguments: &ManArguments) -> anyhow::Result<End> {
         None => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
-            io::stdout().lock().write_all(&page)?;
+            print(page)?;
         }
         Some(folder) => write(folder)?,
     }

@@ -11,6 +11,7 @@ mod demo;
 mod enqueue;
 mod fail_on;
 mod numbers;
+mod output;
 mod parts;
 mod progress;
 mod reload;
@@ -91,9 +92,18 @@ Examples:
   chakra-sender why order-8812                          what this job waits for, or what came of it
   chakra-sender send --jobs jobs.jsonl --results out.jsonl   the same with no broker";
 
+const WORKER: &str = "\
+Examples:
+  chakra-sender worker                                    settings by environment variables
+  chakra-sender worker --config /etc/chakra-sender.toml
+
+SIGTERM: finishes what it has begun, gives the rest back, and ends. SIGHUP: reads the settings again.
+What it does: http://127.0.0.1:9464/ (admin.listen).";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take jobs from RabbitMQ until told to stop: the main job
+    #[command(after_help = WORKER)]
     Worker,
     /// Take jobs from a file, write results to a file; goes on where it stopped
     Send(send::SendArguments),
@@ -166,16 +176,12 @@ fn sources(file: Option<PathBuf>) -> Sources {
     Sources { file, environment: std::env::vars_os().filter_map(unicode).collect() }
 }
 
-/// A line for a person.
-#[expect(clippy::print_stderr, reason = "stderr is for people")]
-fn tell(line: std::fmt::Arguments<'_>) {
-    eprintln!("{line}");
-}
-
 /// One line for a person; a configuration error lists all its problems, one a line.
-#[expect(clippy::print_stderr, reason = "stderr is for people")]
 fn complain(error: &anyhow::Error) -> ExitCode {
-    eprintln!("chakra-sender: {error:#}");
+    if error.is::<output::Closed>() {
+        return ExitCode::SUCCESS;
+    }
+    output::complain(format_args!("{error:#}"));
     match error.is::<ConfigError>() || error.is::<Usage>() {
         true => ExitCode::from(2),
         false => ExitCode::from(1),

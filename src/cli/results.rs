@@ -1,12 +1,19 @@
 //! `results`: events on stdout, one JSON object a line.
 
+use super::output::{self, tell};
 use super::{End, parts};
 use crate::config::Settings;
 use crate::queue::rabbitmq::{Follower, Taker};
 use clap::{Args, ValueEnum};
-use std::io::Write;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender results                                                         all events, as they come
+  chakra-sender results --status failed --number 1027729340496751 | jq .error
+  chakra-sender results --take > results.jsonl                                  what was kept, out of the queue into a file
+
+Each event is one line of JSON.")]
 pub(super) struct ResultsArguments {
     /// Empty the queue that keeps results instead of following: what is printed is gone from it
     #[arg(long, conflicts_with_all = ["status", "number"])]
@@ -84,9 +91,8 @@ async fn follow(arguments: &ResultsArguments, settings: &Settings) -> anyhow::Re
 }
 
 /// Nothing is missed from here on: whoever waits for it may begin to enqueue.
-#[expect(clippy::print_stderr, reason = "stderr is for people")]
 fn announce(prefix: &str, pattern: &str) {
-    eprintln!("following {pattern} of {prefix}.results; Ctrl-C ends it");
+    tell(format_args!("following {pattern} of {prefix}.results; Ctrl-C ends it"));
 }
 
 /// One line, whatever line breaks a producer's metadata holds.
@@ -96,6 +102,5 @@ fn print(event: &[u8]) -> anyhow::Result<()> {
         Err(_) => event.to_vec(),
     };
     line.push(b'\n');
-    std::io::stdout().lock().write_all(&line)?;
-    Ok(())
+    output::print(line)
 }

@@ -1,12 +1,18 @@
 //! `sandbox`: a fake ChakraHQ on this machine.
 
 use super::End;
+use super::output::{print_json, tell};
 use crate::sandbox::{COMPILED_IN, Sandbox, SandboxConfig};
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender sandbox                                                        then, elsewhere, the three exports that it prints
+  chakra-sender sandbox --sandbox-config faults.toml --listen 127.0.0.1:8080   with faults and limits of your own")]
 pub(super) struct SandboxArguments {
     /// Numbers, limits, faults and listings in TOML; without it the built-in config/sandbox.toml
     #[arg(long, value_name = "FILE")]
@@ -17,9 +23,11 @@ pub(super) struct SandboxArguments {
     /// Where to post webhooks, instead of what the file says
     #[arg(long, value_name = "URL")]
     webhook: Option<String>,
+    /// Where it listens and who may send to it, as a JSON object on stdout
+    #[arg(long)]
+    json: bool,
 }
 
-#[expect(clippy::print_stderr, reason = "stderr is for people")]
 pub(super) async fn run(arguments: SandboxArguments) -> anyhow::Result<End> {
     let mut config = match &arguments.sandbox_config {
         None => SandboxConfig::from_toml(COMPILED_IN)?,
@@ -37,11 +45,17 @@ pub(super) async fn run(arguments: SandboxArguments) -> anyhow::Result<End> {
     }
     let (token, plugin) = (config.token.clone(), config.plugin_id.clone());
     let sandbox = Sandbox::start(config).await.context("starting the sandbox")?;
-    eprintln!("A fake ChakraHQ listens on {}. To send to it:", sandbox.base_url());
-    eprintln!("  export CHAKRA_SENDER__CHAKRA__BASE_URL={}", sandbox.base_url());
-    eprintln!("  export CHAKRA_SENDER__CHAKRA__TOKEN={token}");
-    eprintln!("  export CHAKRA_SENDER__CHAKRA__PLUGIN_ID={plugin}");
-    eprintln!("What it took in: {}/sandbox/record. Ctrl-C ends it.", sandbox.base_url());
+    let url = sandbox.base_url();
+    if arguments.json {
+        print_json(&json!({ "base_url": url, "token": token, "plugin_id": plugin }))?;
+    }
+    tell(format_args!(
+        "A fake ChakraHQ listens on {url}. To send to it:\n\
+         \u{20} export CHAKRA_SENDER__CHAKRA__BASE_URL={url}\n\
+         \u{20} export CHAKRA_SENDER__CHAKRA__TOKEN={token}\n\
+         \u{20} export CHAKRA_SENDER__CHAKRA__PLUGIN_ID={plugin}\n\
+         What it took in: {url}/sandbox/record. Ctrl-C ends it."
+    ));
     tokio::signal::ctrl_c().await.context("listening for Ctrl-C")?;
     sandbox.stop().await;
     Ok(End::Done)

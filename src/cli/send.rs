@@ -1,7 +1,8 @@
 //! `send`: the worker over a file, with no broker.
 
 use super::fail_on::FailOn;
-use super::{End, parts, progress, token, under_signals};
+use super::output::{print_json, tell};
+use super::{End, Usage, parts, progress, token, under_signals};
 use crate::clock;
 use crate::config::Settings;
 use crate::ledger::Ledger;
@@ -12,6 +13,7 @@ use crate::wire::{ResultEvent, Status};
 use crate::worker::Worker;
 use clap::Args;
 use indicatif::ProgressBar;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +22,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender send --jobs jobs.jsonl --results results.jsonl                            the same command again goes on where it stopped
+  chakra-sender send --jobs jobs.jsonl --results results.jsonl --fail-on failed,unknown   exit code 1 if one of them was not sent
+  make-jobs | chakra-sender send --jobs - --results - | jq .status                        from a pipe, into a pipe")]
 pub(super) struct SendArguments {
     /// Jobs, one JSON object a line; `-` is stdin
     #[arg(long, value_name = "FILE")]
@@ -31,12 +38,18 @@ pub(super) struct SendArguments {
     /// Exit with 1 when a job ended so
     #[arg(long, value_enum, value_delimiter = ',')]
     fail_on: Vec<FailOn>,
+    /// The summary as a JSON object on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 /// How many jobs ended how.
 pub(super) type Outcomes = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 
 pub(super) async fn run(arguments: SendArguments, settings: Settings) -> anyhow::Result<End> {
+    if arguments.json && arguments.results == Path::new("-") {
+        return Err(Usage("--json and --results - would both write to stdout".to_owned()).into());
+    }
     settings.require_account()?;
     parts::start_log(&settings)?;
     let drain = CancellationToken::new();
@@ -89,7 +102,7 @@ async fn send(
     let tally = run.finish().await.map_err(anyhow::Error::msg)?;
     bar.finish_and_clear();
     parts::tell_balance(&metrics);
-    Ok(close(&tally, &outcomes, &arguments.fail_on))
+    close(&tally, &outcomes, &arguments)
 }
 
 /// Counts each result and moves the bar.
@@ -103,8 +116,7 @@ fn counting(outcomes: &Outcomes, bar: &ProgressBar) -> OnResult {
 }
 
 /// What a person wants to know at the end.
-#[expect(clippy::print_stderr, reason = "stderr is for people")]
-fn close(tally: &Tally, outcomes: &Outcomes, fail_on: &[FailOn]) -> End {
+fn close(tally: &Tally, outcomes: &Outcomes, arguments: &SendArguments) -> anyhow::Result<End> {
     let outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
     let counted: Vec<String> = [Status::Accepted, Status::Failed, Status::Expired, Status::Unknown]
         .iter()
@@ -123,10 +135,16 @@ fn close(tally: &Tally, outcomes: &Outcomes, fail_on: &[FailOn]) -> End {
     also(tally.repeated, "repeated an earlier line");
     also(tally.unreadable, "could not be read and went to the dead letters");
     also(tally.unfinished, "left for the next run");
-    eprintln!("{} lines: {}", tally.lines, said.join("; "));
+    tell(format_args!("{} lines: {}", tally.lines, said.join("; ")));
+    if arguments.json {
+        print_json(&json!({
+            "lines": tally.lines, "results": &*outcomes, "done_before": tally.done_before,
+            "repeated": tally.repeated, "unreadable": tally.unreadable, "unfinished": tally.unfinished,
+        }))?;
+    }
     let bad = |on: &FailOn| outcomes.contains_key(on.status().name());
-    match tally.unfinished > 0 || fail_on.iter().any(bad) {
-        true => End::NotWell,
-        false => End::Done,
+    match tally.unfinished > 0 || arguments.fail_on.iter().any(bad) {
+        true => Ok(End::NotWell),
+        false => Ok(End::Done),
     }
 }

@@ -6,6 +6,7 @@ use crate::support::certificates::{PASSWORD, require_tls};
 use crate::support::process::{Ended, Program, sandbox, use_both_lanes, write};
 use crate::support::world::{NUMBER, OTHER, text};
 use chakra_sender::sandbox::Sandbox;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use tempfile::{TempDir, tempdir};
 
@@ -55,7 +56,7 @@ async fn the_definitions_are_what_a_worker_declares() {
     let (sandbox, broker, dir) = (sandbox(|_| {}).await, Broker::private(), tempdir().unwrap());
     let arguments = ["check", "--definitions", "--config", &overrides(&dir)];
     let printed = Program::new(&arguments).at(&sandbox).on(&broker).run().await;
-    let printed: serde_json::Value = serde_json::from_str(&printed.out.join("\n")).unwrap();
+    let printed: Value = serde_json::from_str(&printed.out.join("\n")).unwrap();
     let mut worker = Program::worker(&sandbox, &broker).start();
     let admin = worker.admin().await;
     admin.ready().await;
@@ -63,15 +64,14 @@ async fn the_definitions_are_what_a_worker_declares() {
 
     let file = dir.path().join("made.json").display().to_string();
     broker.node().ctl(&["export_definitions", &file]);
-    let made: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let made: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     // What a broker's export says of them differs by its version; these it always says.
     for (what, keys) in [
         ("exchanges", &["name", "type", "durable", "arguments"][..]),
         ("queues", &["name", "durable", "arguments"]),
         ("bindings", &["source", "destination", "destination_type", "routing_key", "arguments"]),
     ] {
-        let all = |definitions: &serde_json::Value| -> BTreeSet<String> {
+        let all = |definitions: &Value| -> BTreeSet<String> {
             let line = |one: &serde_json::Value| -> String {
                 keys.iter().map(|key| one[key].to_string()).collect::<Vec<_>>().join(" ")
             };
@@ -89,13 +89,16 @@ async fn the_definitions_are_what_a_worker_declares() {
 #[tokio::test]
 async fn the_demo_through_a_broker_leaves_nothing_behind() {
     let broker = Broker::private();
-    let ended = Program::new(&["demo", "--rabbitmq", broker.uri()]).run().await;
+    let ended = Program::new(&["demo", "--json", "--rabbitmq", broker.uri()]).run().await;
     assert_eq!(ended.code, Some(0), "{}", ended.said());
-    let closing = |line: &String| line.ends_with("messages sent twice: 0.");
-    assert!(ended.out.iter().any(closing), "{}", ended.said());
+    let told: Value = serde_json::from_str(&ended.out.concat()).unwrap();
+    assert_eq!(told["sent_twice"], 0, "{told}");
     for status in ["sent", "delivered", "read"] {
-        assert!(ended.statuses(status) > 0, "{}", ended.said());
+        assert!(told["statuses"][status].as_u64() > Some(0), "{told}");
     }
+    let numbers = told["numbers"].as_array().unwrap();
+    let is_paced = |number: &Value| number["busiest_second"].as_u64() <= number["ceiling"].as_u64();
+    assert!(numbers.len() == 3 && numbers.iter().all(is_paced), "{told}");
     for list in ["list_queues", "list_exchanges"] {
         let left = broker.node().ctl(&[list, "--quiet", "name"]);
         assert!(!left.contains("chakra-demo"), "{left}");

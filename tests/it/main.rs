@@ -11,6 +11,7 @@ mod bad_input;
 mod brake;
 mod broker_trouble;
 mod chakra_client;
+mod command_output;
 mod commands;
 mod configuration;
 mod configuration_changes;

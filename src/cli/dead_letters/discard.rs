@@ -2,18 +2,22 @@
 //! asked for.
 
 use super::select::Selection;
-use super::{begin, finish, next, tell};
+use super::{begin, finish, next};
 use crate::cli::ask::{self, ask};
+use crate::cli::output::{print_json, tell};
 use crate::cli::{End, Usage, progress};
 use crate::queue::rabbitmq::{DeadLetters, Pass};
 use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
-use std::io::{self, Write};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender dead-letters discard --code 131026                   all who have no WhatsApp; asks first
+  chakra-sender dead-letters discard --id order-8812-shipped --yes")]
 pub(super) struct DiscardArguments {
     #[command(flatten)]
     selection: Selection,
@@ -66,7 +70,7 @@ pub(super) async fn run(
     let all = finished?;
     if arguments.json {
         let summary = json!({ "discarded": discarded, "all_looked_at": all });
-        writeln!(io::stdout().lock(), "{summary}")?;
+        print_json(&summary)?;
     }
     Ok(if all { End::Done } else { End::NotWell })
 }

@@ -1,8 +1,9 @@
 //! `dead-letters list`: groups of letters that died of the same, for a person or as JSON.
 
 use super::select::Filters;
-use super::{begin, finish, next, tame, tell};
+use super::{begin, finish, next};
 use crate::cli::columns::columns;
+use crate::cli::output::{moment, print, tame, tell};
 use crate::cli::{End, progress};
 use crate::queue::rabbitmq::{DeadLetters, Letter};
 use crate::wire::{Class, JobId, NumberId};
@@ -10,7 +11,6 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
 use tokio_util::sync::CancellationToken;
 
 /// Kept apart at once: strangers can make up numbers. Letters of further groups are only counted.
@@ -20,6 +20,10 @@ const MOST_GROUPS: usize = 10_000;
 const REASON_CHARS: usize = 60;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender dead-letters list                                                 how many, and of what they died
+  chakra-sender dead-letters list --class unavailable --number 1027729340496751")]
 pub(super) struct ListArguments {
     #[command(flatten)]
     filters: Filters,
@@ -69,7 +73,7 @@ pub(super) async fn run(
         true => groups.of.iter().map(|(key, group)| format!("{}\n", to_json(key, group))).collect(),
         false => groups.table(),
     };
-    std::io::stdout().lock().write_all(text.as_bytes())?;
+    print(text)?;
     if groups.others > 0 {
         tell(format_args!("{} more, in more than {MOST_GROUPS} groups: narrow it", groups.others));
     }
@@ -129,7 +133,6 @@ fn row((class, code, number): &Key, group: &Group) -> [String; 7] {
 }
 
 fn to_json((class, code, number): &Key, group: &Group) -> Value {
-    let moment = |at: Option<Timestamp>| at.map(|at| format!("{at:.3}"));
     json!({
         "class": class.map(Class::name),
         "code": code,

@@ -8,7 +8,8 @@ mod replay;
 mod select;
 mod show;
 
-use super::{End, parts, tell, under_signals};
+use super::output::tell;
+use super::{End, parts, under_signals};
 use crate::config::Settings;
 use crate::queue::rabbitmq::{DeadLetters, Letter, Pass};
 use anyhow::Context;
@@ -89,9 +90,4 @@ async fn finish(pass: Pass<'_>, stop: &CancellationToken) -> anyhow::Result<bool
         tell(format_args!("not all letters were looked at: {cut}"));
     }
     Ok(cut.is_none() && !stop.is_cancelled())
-}
-
-/// Text of strangers on a terminal: nothing in it moves the cursor.
-pub(super) fn tame(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

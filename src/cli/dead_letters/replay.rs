@@ -4,7 +4,8 @@
 
 use super::pace::Pace;
 use super::select::{Selection, Verdict, Why, judge};
-use super::{begin, finish, next, tell};
+use super::{begin, finish, next};
+use crate::cli::output::{print_json, tell};
 use crate::cli::{End, progress};
 use crate::clock;
 use crate::queue::rabbitmq::{DeadLetters, Letter, Pass, Replayer, Taken};
@@ -15,7 +16,6 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::Write;
 use tokio_util::sync::CancellationToken;
 
 /// Letters a second. A modest stream beside what producers send.
@@ -30,6 +30,11 @@ const NAMED: u64 = 20;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Examples:
+  chakra-sender dead-letters replay --class unavailable --dry-run   what would go out again?
+  chakra-sender dead-letters replay --class unavailable --rate 5
+  chakra-sender dead-letters replay --id order-8812-shipped --unknown   it may arrive twice
+
 Each letter goes back to its number's lane with its bytes and its producer's properties, as a fresh \
 job with x-replay one higher; its result has the same id, `replay`, and the message_id \
 <id>:<replay>:result. Letters of class invalid would fail again: they go only by --id or --class \
@@ -80,7 +85,7 @@ pub(super) async fn run(
         tell(format_args!("{id}: no letter of it was replayed"));
     }
     if arguments.json {
-        writeln!(std::io::stdout().lock(), "{}", counted.to_json(arguments.dry_run, all))?;
+        print_json(&counted.to_json(arguments.dry_run, all))?;
     }
     let well = all && missing.is_empty() && counted.refused + counted.no_lane == 0;
     Ok(if well { End::Done } else { End::NotWell })

@@ -1,17 +1,21 @@
 //! `dead-letters show`: all about the letters of one job. The one place that prints a job's body,
 //! since a person asks for this very one.
 
-use super::{begin, finish, next, tame, tell};
+use super::{begin, finish, next};
+use crate::cli::output::{moment, print, print_json, tame, tell};
 use crate::cli::{End, progress};
 use crate::queue::rabbitmq::{DeadLetters, Letter};
 use crate::wire::{Class, JobId};
 use clap::Args;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::io::Write;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender dead-letters show order-8812-shipped                        why, when, all headers, and the body
+  chakra-sender dead-letters show order-8812-shipped --json | jq -r .body   the job as it was enqueued")]
 pub(super) struct ShowArguments {
     /// The job's id
     #[arg(value_parser = JobId::parse)]
@@ -37,7 +41,7 @@ pub(super) async fn run(
         let of_replay = arguments.replay.is_none_or(|n| letter.replay.unwrap_or(0) == n);
         if letter.id.as_ref() == Some(&arguments.id) && of_replay {
             found = true;
-            bar.suspend(|| print(&letter, arguments.json))?;
+            bar.suspend(|| print_letter(&letter, arguments.json))?;
         }
     }
     bar.finish_and_clear();
@@ -48,13 +52,12 @@ pub(super) async fn run(
     Ok(if found && all { End::Done } else { End::NotWell })
 }
 
-fn print(letter: &Letter, json: bool) -> anyhow::Result<()> {
+fn print_letter(letter: &Letter, json: bool) -> anyhow::Result<()> {
     let all = to_json(letter);
-    let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{all}")?;
-        return Ok(());
+        return print_json(&all);
     }
+    let mut out = Vec::new();
     for (name, value) in all.as_object().into_iter().flatten() {
         match value {
             Value::Null => {}
@@ -70,9 +73,9 @@ fn print(letter: &Letter, json: bool) -> anyhow::Result<()> {
         }
     }
     writeln!(out, "body, {} bytes:", letter.body.len())?;
-    out.write_all(&letter.body)?;
-    writeln!(out)?;
-    Ok(())
+    out.extend_from_slice(&letter.body);
+    out.push(b'\n');
+    print(out)
 }
 
 /// Without quotes around a text.
@@ -81,7 +84,6 @@ fn plain(value: &Value) -> String {
 }
 
 fn to_json(letter: &Letter) -> Value {
-    let moment = |at: Option<Timestamp>| at.map(|at| format!("{at:.3}"));
     let (properties, headers) = letter.properties();
     let body = std::str::from_utf8(&letter.body).ok();
     let hex = || letter.body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

@@ -6,6 +6,7 @@ mod gathered;
 mod jobs;
 mod table;
 
+use super::output::{print, print_json, tell};
 use super::webhook::{Bound, Outlet};
 use super::{End, parts, progress, under_signals};
 use crate::clock;
@@ -32,10 +33,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender demo                                                      no account, no broker, nothing left behind
+  chakra-sender demo --rabbitmq 'amqp://guest:guest@127.0.0.1:5672/%2f'   through a broker")]
 pub(super) struct DemoArguments {
     /// Run the jobs through this RabbitMQ, under names of their own that are deleted at the end
     #[arg(long, value_name = "URI")]
     rabbitmq: Option<String>,
+    /// The closing table as a JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// What the demo's worker paces its numbers at: below each ceiling, since inbound shares it.
@@ -74,8 +82,9 @@ async fn demo(arguments: DemoArguments, stop: CancellationToken) -> anyhow::Resu
     bar.finish_and_clear();
     let told = gathered.all();
     let took = told.last_result.map_or(Duration::ZERO, |last| last.duration_since(started));
-    close(&sandbox, &told, unreadable, took);
+    let closed = close(&sandbox, &told, unreadable, took, arguments.json);
     sandbox.stop().await;
+    closed?;
     match stop.is_cancelled() {
         true => Ok(End::NotWell),
         false => Ok(End::Done),
@@ -157,24 +166,26 @@ fn straight_to(gathered: Gathered) -> Outlet {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "stderr is for people")]
 fn announce(sandbox: &Sandbox, jobs: usize, broker: bool) {
     let way = match broker {
         false => "from memory",
         true => "through RabbitMQ",
     };
-    eprintln!(
-        "A fake ChakraHQ listens on {}; it enforces WhatsApp's limits and has faults.",
+    tell(format_args!(
+        "A fake ChakraHQ listens on {}; it enforces WhatsApp's limits and has faults.\n\
+         {jobs} sample jobs on three numbers go {way} to the worker, and through it to WhatsApp.\n\
+         Signed webhooks tell later what became of the messages.\n",
         sandbox.base_url()
-    );
-    eprintln!(
-        "{jobs} sample jobs on three numbers go {way} to the worker, and through it to WhatsApp.\n\
-         Signed webhooks tell later what became of the messages.\n"
-    );
+    ));
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what the demo is for")]
-fn close(sandbox: &Sandbox, told: &Told, unreadable: u64, took: Duration) {
+fn close(
+    sandbox: &Sandbox,
+    told: &Told,
+    unreadable: u64,
+    took: Duration,
+    json: bool,
+) -> anyhow::Result<()> {
     let record = sandbox.record();
     let rows: Vec<Row> = jobs::NUMBERS
         .iter()
@@ -191,5 +202,8 @@ fn close(sandbox: &Sandbox, told: &Told, unreadable: u64, took: Duration) {
         unreadable,
         took,
     };
-    println!("{}", table::render(&rows, told, seen));
+    match json {
+        true => print_json(&table::to_json(&rows, told, seen)),
+        false => print(table::render(&rows, told, seen) + "\n"),
+    }
 }

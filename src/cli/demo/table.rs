@@ -5,6 +5,7 @@ use super::gathered::Told;
 use crate::wire::DeliveryStatus;
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -77,22 +78,47 @@ pub(super) fn render(rows: &[Row], told: &Told, seen: Seen) -> String {
     lines.join("\n")
 }
 
+/// The same for a program.
+pub(super) fn to_json(rows: &[Row], told: &Told, seen: Seen) -> Value {
+    let numbers: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            let [accepted, failed, expired, unknown] = ended(&told.results, row);
+            json!({
+                "phone_number_id": row.number, "name": row.name, "accepted": accepted, "failed": failed,
+                "expired": expired, "unknown": unknown, "busiest_second": row.busiest,
+                "ceiling": row.ceiling,
+            })
+        })
+        .collect();
+    json!({
+        "numbers": numbers, "results": told.results.len(), "unreadable": seen.unreadable,
+        "messages_taken_in": seen.accepted, "sent_twice": seen.twice, "statuses": told.statuses,
+        "seconds": seen.took.as_secs_f64(),
+    })
+}
+
+/// How many of a number's jobs were accepted, failed, expired, or ended as unknown.
+fn ended(results: &[Outcome], row: &Row) -> [usize; 4] {
+    let is_its = |result: &&Outcome| result.phone_number_id.as_deref() == Some(&row.number);
+    ["accepted", "failed", "expired", "unknown"].map(|status| {
+        results.iter().filter(is_its).filter(|result| result.status == status).count()
+    })
+}
+
 fn numbers(rows: &[Row], results: &[Outcome]) -> Vec<String> {
     const HEAD: [&str; 6] =
         ["number", "accepted", "failed", "expired", "unknown", "busiest second"];
     let mut table = vec![HEAD.map(str::to_owned)];
     for row in rows {
-        let number =
-            |result: &Outcome| result.phone_number_id.as_deref() == Some(row.number.as_str());
-        let count = |status: &str| {
-            results.iter().filter(|r| r.status == status && number(r)).count().to_string()
-        };
+        let [accepted, failed, expired, unknown] =
+            ended(results, row).map(|count| count.to_string());
         table.push([
             format!("{} ({})", row.number, row.name),
-            count("accepted"),
-            count("failed"),
-            count("expired"),
-            count("unknown"),
+            accepted,
+            failed,
+            expired,
+            unknown,
             format!("{} of {} allowed", row.busiest, row.ceiling),
         ]);
     }

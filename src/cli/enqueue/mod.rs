@@ -13,7 +13,8 @@ mod template;
 
 use super::ask::{self, ask};
 use super::fail_on::FailOn;
-use super::{End, Usage, parts, progress, tell, under_signals};
+use super::output::tell;
+use super::{End, Usage, parts, progress, under_signals};
 use crate::clock;
 use crate::config::Settings;
 use crate::queue::rabbitmq::{Producer, Replies, Taken};
@@ -37,6 +38,11 @@ use template::Mapping;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender enqueue jobs.jsonl --wait                                                               one job a line; waits for all results
+  chakra-sender enqueue people.csv --template job.json --map to=phone --dry-run                         shows the first job, and how long all take
+  chakra-sender enqueue people.csv --template job.json --map to=phone --wait --fail-on failed,unknown")]
 pub(super) struct EnqueueArguments {
     /// Jobs, one JSON object a line; `-` is stdin. With --template a CSV file whose first row names its
     /// columns

@@ -2,8 +2,9 @@
 
 use super::entries::Entry;
 use super::outcomes::Outcomes;
+use crate::cli::End;
 use crate::cli::fail_on::FailOn;
-use crate::cli::{End, tell};
+use crate::cli::output::{print_json, tell};
 use crate::queue::rabbitmq::Taken;
 use crate::wire::{JobId, SendJob};
 use anyhow::Context;
@@ -11,7 +12,6 @@ use bytes::Bytes;
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 
 /// Refused lines are named one by one up to this many; then they are only counted.
 const NAMED: u64 = 20;
@@ -181,7 +181,7 @@ impl Tally {
             let outcomes = outcomes.as_ref().map(Outcomes::to_json);
             let summary = json!({ "enqueued": confirmed, "invalid": invalid, "unroutable": unroutable,
                 "refused": refused, "results": outcomes });
-            writeln!(io::stdout().lock(), "{summary}")?;
+            print_json(&summary)?;
         }
         let are_well = outcomes.as_ref().is_none_or(|outcomes| outcomes.are_well(fail_on));
         match ended {

@@ -3,7 +3,8 @@
 
 use super::{failed, number, reason};
 use crate::cli::ask::{self, ask};
-use crate::cli::{End, Usage, parts, progress, tell};
+use crate::cli::output::{print_json, tell};
+use crate::cli::{End, Usage, parts, progress};
 use crate::clock;
 use crate::config::Settings;
 use crate::policy::{DROPPED, DropRule, MetadataFilter};
@@ -13,6 +14,7 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
 use serde::Deserialize;
+use serde_json::json;
 use std::cell::Cell;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -45,9 +47,17 @@ pub(super) struct DropArguments {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// The summary as a JSON object on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 const ADVICE: &str = "\
+Examples:
+  chakra-sender numbers pause 1027729340496751 --reason \"wrong price list\"
+  chakra-sender numbers drop 1027729340496751 --metadata campaign=summer --reason \"wrong price list\"
+  chakra-sender numbers resume 1027729340496751
+
 Pause the number first, then drop, then resume it: a number that is not paused goes on sending what
 is not dropped yet, and what is not to be dropped.
 Each dropped job gets the result failed, class blocked, and no dead letter. Jobs that are enqueued after
@@ -66,7 +76,7 @@ pub(super) async fn run(
     settings: &Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<End> {
-    let DropArguments { number, metadata, reason, yes } = arguments;
+    let DropArguments { number, metadata, reason, yes, json } = arguments;
     let record = failed(console.record().await, "reading the record")?;
     let Some(depths) = failed(console.depths(number).await, "counting waiting jobs")? else {
         anyhow::bail!("{number} has no lane: there is nothing to drop");
@@ -112,7 +122,12 @@ pub(super) async fn run(
     tell(format_args!("{} dropped", dropped.get()));
     failed(ended, "ending the drop, which ends by itself within an hour")?;
     tell(format_args!("jobs that come back from waits are still dropped"));
-    Ok(match failed(watched, "watching the drop")? {
+    let watched = failed(watched, "watching the drop")?;
+    if *json {
+        let is_read = matches!(watched, Ended::Empty);
+        print_json(&json!({ "phone_number_id": number, "dropped": dropped, "all_read": is_read }))?;
+    }
+    Ok(match watched {
         Ended::Empty => End::Done,
         Ended::Stopped => {
             tell(format_args!("stopped: what still stands in the queues is not dropped"));

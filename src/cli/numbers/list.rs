@@ -5,8 +5,9 @@ use super::failed;
 use super::forecast::{Backlog, Forecast, about};
 use super::page::paused;
 use super::served::{Served, serving};
+use crate::cli::End;
 use crate::cli::columns::columns;
-use crate::cli::{End, tell};
+use crate::cli::output::{print, tell};
 use crate::clock;
 use crate::policy::rest;
 use crate::queue::OperatorPause;
@@ -17,12 +18,15 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 
 /// Lanes that the broker is asked about at once, each on a channel of its own.
 const ASKED_AT_ONCE: usize = 16;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender numbers list                                 a row for each number
+  chakra-sender numbers list --json | jq 'select(.paused)'   only what is paused")]
 pub(super) struct ListArguments {
     /// One JSON object a number
     #[arg(long)]
@@ -72,7 +76,7 @@ pub(super) async fn run(
         true => rows.iter().map(|row| format!("{}\n", row.to_json(now))).collect(),
         false => table(&rows, now),
     };
-    std::io::stdout().lock().write_all(text.as_bytes())?;
+    print(text)?;
     match silence {
         _ if rows.is_empty() => tell(format_args!("no number has a lane, and none is paused")),
         Some(silence) => tell(format_args!(

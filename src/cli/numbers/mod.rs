@@ -15,11 +15,13 @@ pub(super) use served::{Paused, Served, serving};
 
 use super::{End, parts, under_signals};
 use crate::config::Settings;
-use crate::queue::rabbitmq::{Console, MAX_REASON_CHARS, PATIENCE, Question, gather};
+use crate::queue::rabbitmq::{Console, MAX_REASON_CHARS, PATIENCE, Question, Record, gather};
 use crate::wire::NumberId;
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use list::Answers;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
@@ -90,6 +92,13 @@ fn reason(text: &str) -> Result<String, String> {
         _ if text.chars().any(char::is_control) => Err("it has a control character".into()),
         _ => Ok(text.to_owned()),
     }
+}
+
+/// Whether a number has a lane and is paused, for a program.
+fn stands(number: &NumberId, record: &Record, now: Timestamp) -> Value {
+    let has_lane = record.lanes().contains(number);
+    let paused = record.paused(number, now).map(page::paused);
+    json!({ "phone_number_id": number, "has_lane": has_lane, "paused": paused })
 }
 
 /// user@host, as far as the system tells.

@@ -1,7 +1,8 @@
 //! `numbers pause`: writes a pause into the record, and reads it back.
 
-use super::{failed, number, reason, who};
-use crate::cli::{End, tell};
+use super::{failed, number, reason, stands, who};
+use crate::cli::End;
+use crate::cli::output::{print_json, tell};
 use crate::clock;
 use crate::config;
 use crate::queue::OperatorPause;
@@ -12,6 +13,10 @@ use clap::Args;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chakra-sender numbers pause 1027729340496751 --for 2h --reason \"wrong price list\"
+  chakra-sender numbers pause 1027729340496751 --reason \"number is being moved\"       until it is resumed")]
 pub(super) struct PauseArguments {
     /// Meta's phone number ID
     #[arg(value_name = "ID", value_parser = number)]
@@ -22,10 +27,13 @@ pub(super) struct PauseArguments {
     /// Why, for those who see it: one line
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: String,
+    /// How the number stands after it, as a JSON object on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(arguments: &PauseArguments, console: &mut Console) -> anyhow::Result<End> {
-    let PauseArguments { number, length, reason } = arguments;
+    let PauseArguments { number, length, reason, json } = arguments;
     let at = clock::wall();
     let until = length.map(|length| at.checked_add(length)).transpose().context("--for")?;
     let pause = OperatorPause { until, reason: reason.clone(), by: who(), at };
@@ -34,6 +42,9 @@ pub(super) async fn run(arguments: &PauseArguments, console: &mut Console) -> an
     let record = failed(console.record().await, "reading the record")?;
     if !record.lanes().contains(number) {
         tell(format_args!("{number} has no lane yet: it will be paused when it gets one"));
+    }
+    if *json {
+        print_json(&stands(number, &record, clock::wall()))?;
     }
     match record.paused(number, clock::wall()) {
         Some(now) if *now == pause => {

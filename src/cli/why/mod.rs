@@ -8,14 +8,14 @@ mod words;
 
 pub(super) use page::JobPage;
 
-use super::{End, parts, tell, under_signals};
+use super::output::{print, tell};
+use super::{End, parts, under_signals};
 use crate::clock;
 use crate::config::Settings;
 use crate::queue::rabbitmq::{Gathered, PATIENCE, Question, gather};
 use crate::wire::{JobId, NumberId};
 use clap::Args;
 use life::{Life, lives};
-use std::io::Write;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ pub(super) async fn run(arguments: WhyArguments, settings: Settings) -> anyhow::
     let workers = Workers { answered: reports.len(), silent: silent.len() };
     let lives = lives(reports, number.as_ref());
     if !lives.is_empty() {
-        print(&id, &lives, json)?;
+        print_lives(&id, &lives, json)?;
         workers.tell_silence();
         return Ok(End::Done);
     }
@@ -80,7 +80,7 @@ impl Workers {
     }
 }
 
-fn print(id: &JobId, lives: &[Life], json: bool) -> anyhow::Result<()> {
+fn print_lives(id: &JobId, lives: &[Life], json: bool) -> anyhow::Result<()> {
     let now = clock::wall();
     let texts: Vec<String> = lives
         .iter()
@@ -90,6 +90,5 @@ fn print(id: &JobId, lives: &[Life], json: bool) -> anyhow::Result<()> {
         })
         .collect();
     let between = if json { "" } else { "\n" };
-    std::io::stdout().lock().write_all(texts.join(between).as_bytes())?;
-    Ok(())
+    print(texts.join(between))
 }

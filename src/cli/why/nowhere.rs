@@ -3,15 +3,14 @@
 use super::Workers;
 use crate::cli::dead_letters;
 use crate::cli::numbers::about;
-use crate::cli::{End, parts, progress, tell};
+use crate::cli::output::{moment, print, print_json, tell};
+use crate::cli::{End, parts, progress};
 use crate::clock;
 use crate::config::Settings;
 use crate::policy::rest;
 use crate::queue::rabbitmq::{Console, DeadLetters, Letter};
 use crate::wire::{Class, JobId, NumberId};
-use jiff::Timestamp;
-use serde_json::json;
-use std::io::Write;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// With more dead letters than this nobody waits for an answer: `dead-letters show` reads them all.
@@ -99,36 +98,38 @@ impl Search<'_> {
         letter.id.as_ref() == Some(self.id) && (self.number.is_none() || self.number == number)
     }
 
-    /// Its reason is not printed: it can quote the message. `dead-letters show` is asked for this very job.
     fn print(&self, letters: &[Letter]) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        for letter in letters {
-            let number = letter.lane.as_ref().map(|(number, _)| number);
-            let moment = |at: Option<Timestamp>| at.map(|at| format!("{at:.3}"));
-            let class = letter.class.map(Class::name);
-            if self.json {
-                let stands = json!({
-                    "is": "dead-letter", "since": moment(letter.died_at), "class": class,
-                    "code": letter.code, "attempts": letter.attempts,
-                    "first_received": moment(letter.first_received),
-                });
-                let life = json!({
-                    "id": self.id, "phone_number_id": number, "recipient": null,
-                    "replay": letter.replay, "worker": null, "stands": stands, "steps": [],
-                    "left_out": 0,
-                });
-                writeln!(out, "{life}")?;
-                continue;
-            }
-            let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
-            let number = or_unknown(number.map(ToString::to_string));
-            let code = letter.code.map(|code| format!(", code {code}")).unwrap_or_default();
-            let (class, died) = (class.unwrap_or("unknown"), or_unknown(moment(letter.died_at)));
-            writeln!(out, "job {}, number {number}", self.id)?;
-            writeln!(out, "in the dead letters since {died}: {class}{code}")?;
-            writeln!(out, "all about it: chakra-sender dead-letters show {}", self.id)?;
-        }
-        Ok(())
+        letters.iter().try_for_each(|letter| match self.json {
+            true => print_json(&self.to_json(letter)),
+            false => print(self.words(letter)),
+        })
+    }
+
+    fn to_json(&self, letter: &Letter) -> Value {
+        let stands = json!({
+            "is": "dead-letter", "since": moment(letter.died_at), "class": letter.class.map(Class::name),
+            "code": letter.code, "attempts": letter.attempts,
+            "first_received": moment(letter.first_received),
+        });
+        json!({
+            "id": self.id, "phone_number_id": letter.lane.as_ref().map(|(number, _)| number),
+            "recipient": null, "replay": letter.replay, "worker": null, "stands": stands, "steps": [],
+            "left_out": 0,
+        })
+    }
+
+    /// Its reason is not among them: it can quote the message. `dead-letters show` is asked for this very job.
+    fn words(&self, letter: &Letter) -> String {
+        let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
+        let number = or_unknown(letter.lane.as_ref().map(|(number, _)| number.to_string()));
+        let code = letter.code.map(|code| format!(", code {code}")).unwrap_or_default();
+        let class = letter.class.map_or("unknown", Class::name);
+        let died = or_unknown(moment(letter.died_at));
+        let id = self.id;
+        format!(
+            "job {id}, number {number}\nin the dead letters since {died}: {class}{code}\n\
+             all about it: chakra-sender dead-letters show {id}\n"
+        )
     }
 
     /// The lanes with jobs that no worker has in hand.

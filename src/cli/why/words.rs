@@ -1,8 +1,8 @@
 //! A job's life for a person. Words of workers of another version are shown as they are, tamed.
 
 use super::life::Life;
-use crate::cli::dead_letters::tame;
 use crate::cli::numbers::about;
+use crate::cli::output::tame;
 use crate::policy::rest;
 use crate::wire::JobId;
 use crate::worker::{Fault, Stands, Step};
