@@ -5,6 +5,8 @@ mod ask;
 mod check;
 mod codes;
 mod columns;
+#[cfg(test)]
+mod command_lines;
 mod completions;
 mod dead_letters;
 mod demo;
