@@ -2,6 +2,7 @@
 
 use super::End;
 use super::output::{print_json, tell};
+use crate::config::read_text;
 use crate::sandbox::{COMPILED_IN, Sandbox, SandboxConfig};
 use anyhow::Context;
 use clap::Args;
@@ -32,8 +33,7 @@ pub(super) async fn run(arguments: SandboxArguments) -> anyhow::Result<End> {
     let mut config = match &arguments.sandbox_config {
         None => SandboxConfig::from_toml(COMPILED_IN)?,
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("reading {}", path.display()))?;
+            let text = read_text(path).with_context(|| format!("reading {}", path.display()))?;
             SandboxConfig::from_toml(&text).with_context(|| format!("in {}", path.display()))?
         }
     };

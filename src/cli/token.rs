@@ -2,7 +2,7 @@
 //! is wrong with the file, never what stands in it.
 
 use crate::chakra::Client;
-use crate::config::without_newline;
+use crate::config::{self, without_newline};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,7 +48,8 @@ pub(super) async fn follow(
 
 /// True where there is a new token.
 async fn look(file: &Path, client: &Client) -> anyhow::Result<bool> {
-    let text = tokio::fs::read_to_string(file).await;
+    let read = file.to_owned();
+    let text = tokio::task::spawn_blocking(move || config::read_text(&read)).await?;
     let text = text.with_context(|| format!("reading {}", file.display()))?;
     Ok(client.replace_token(&without_newline(&text).into())?)
 }

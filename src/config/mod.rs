@@ -4,6 +4,7 @@
 
 mod changes;
 mod codes;
+mod file;
 mod keys;
 mod rabbitmq;
 mod reader;
@@ -13,6 +14,7 @@ mod units;
 mod webhook;
 
 pub use changes::{Change, Changes, LIVE, diff};
+pub use file::read_text;
 pub use reader::without_newline;
 pub use sections::DRAIN_BEYOND_CALL;
 pub use settings::{
@@ -176,7 +178,7 @@ fn merge(
 }
 
 fn read(path: &Path) -> Result<Config, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let text = file::read_text(path).map_err(|error| format!("cannot be read: {error}"))?;
     let layer = Config::builder().add_source(File::from_str(&text, FileFormat::Toml));
     layer.build().map_err(|error| match error {
         config::ConfigError::FileParse { cause, .. } => match cause.downcast::<toml::de::Error>() {

@@ -3,6 +3,7 @@
 //! name: that is `sections`.
 
 use super::changes::{self, Given};
+use super::file::{read_bytes, read_text};
 use super::keys::{distance, flatten, is_within, without_indexes};
 use super::units::{duration, show_duration, show_size, size};
 use super::{ConfigError, Problem};
@@ -11,7 +12,7 @@ use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -233,7 +234,7 @@ impl Reader {
     /// The path of a file that can be read.
     pub(super) fn file(&mut self, key: &str) -> Option<PathBuf> {
         self.text(key, |path| {
-            std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+            read_bytes(Path::new(path)).map_err(|error| format!("cannot be read: {error}"))?;
             Ok(PathBuf::from(path))
         })
     }
@@ -254,7 +255,7 @@ impl Reader {
         }
         let given = self.text(key, &parse);
         let read = self.text(&twin, |path| {
-            let text = std::fs::read_to_string(path);
+            let text = read_text(Path::new(path));
             let text = text.map_err(|error| format!("cannot be read: {error}"))?;
             parse(without_newline(&text))
                 .map_err(|reason| format!("names a file whose text {reason}"))

@@ -4,6 +4,7 @@
 use super::entries::Entry;
 use super::ids::{Ids, derived};
 use super::template::{Mapping, Template};
+use crate::config::read_text;
 use crate::wire::{Recipient, SendJob};
 use bytes::Bytes;
 use csv::{ByteRecord, ErrorKind, ReaderBuilder, Trim};
@@ -50,7 +51,7 @@ impl Table {
         let mut reader = reader(path, delimiter).map_err(|error| named(error.to_string()))?;
         let header = reader.headers().map_err(|error| named(error.to_string()))?;
         let columns: Arc<[String]> = header.iter().map(str::to_owned).collect();
-        let text = std::fs::read_to_string(template).map_err(|error| error.to_string());
+        let text = read_text(template).map_err(|error| error.to_string());
         let template = text
             .and_then(|text| Template::read(&text, &columns, mappings))
             .map_err(|error| format!("{}: {error}", template.display()))?;
