@@ -166,7 +166,7 @@ async fn broker(settings: &Settings, numbers: &BTreeSet<NumberId>, lines: &mut V
     match found.connected {
         Ok(()) => lines.push(Line::Tick("RabbitMQ answers and lets us in".to_owned())),
         Err(reason) => lines.push(Line::Cross(
-            format!("RabbitMQ: {reason}"),
+            reason,
             "check that it runs, rabbitmq.uri (host, port, user, password, virtual host) and, for \
              amqps, rabbitmq.ca_file and rabbitmq.client_cert_file or client_p12_file"
                 .to_owned(),

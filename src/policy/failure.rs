@@ -63,6 +63,18 @@ impl Failure {
         }
     }
 
+    /// What an operator does about it, where ChakraHQ refuses who we are and not what we send: answers
+    /// without a code of Meta's are ChakraHQ's own.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match (self.code, self.http_status) {
+            (None, Some(401 | 403)) => Some("check chakra.token, and what its role may do"),
+            (None, Some(404)) => {
+                Some("check chakra.plugin_id, and that the number is the plugin's")
+            }
+            (_, _) => None,
+        }
+    }
+
     /// One word and a code, for headers, logs and metrics: `throttled 130429`.
     pub fn short(&self) -> String {
         match (self.code, self.http_status) {

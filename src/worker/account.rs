@@ -173,8 +173,13 @@ impl Account {
         match change {
             None => {}
             Some(Change::On(wait)) => {
-                let reason = reason(answer);
-                tracing::warn!(reason, ?wait, "the brake is on: one probe at a time goes out");
+                let (reason, remedy) = (reason(answer), remedy(answer));
+                tracing::warn!(
+                    reason,
+                    remedy,
+                    ?wait,
+                    "the brake is on: one probe at a time goes out"
+                );
             }
             Some(Change::StillOn(wait)) => {
                 tracing::debug!(reason = reason(answer), ?wait, "the brake stays on");
@@ -231,6 +236,13 @@ impl Drop for Pass {
 }
 
 /// An answer's own words can quote a message; the words of a failed connection cannot.
+fn remedy(answer: Option<&Answer>) -> Option<&'static str> {
+    match answer {
+        Some(Answer::Failed(failure)) => failure.remedy(),
+        Some(Answer::Accepted { .. }) | None => None,
+    }
+}
+
 fn reason(answer: Option<&Answer>) -> String {
     match answer {
         Some(Answer::Failed(failure)) => match (failure.code, failure.http_status) {

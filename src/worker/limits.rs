@@ -136,9 +136,9 @@ impl Limits {
             (Some(Turned::Held(until)), Some(Answer::Failed(failure))) => {
                 self.reason = reason(failure);
                 self.holds.hold(&self.number, until);
-                let (number, after) = (&self.number, failure.short());
+                let (number, after, remedy) = (&self.number, failure.short(), failure.remedy());
                 let wait = until - now;
-                tracing::warn!(%number, after, ?wait, "this number is left alone, then probed");
+                tracing::warn!(%number, after, remedy, ?wait, "this number is left alone, then probed");
             }
             (Some(Turned::Free), _) => {
                 self.holds.release(&self.number);

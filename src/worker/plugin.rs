@@ -97,7 +97,8 @@ fn tell(before: &Listing, now: &Listing) {
         (Some(_), None) => tracing::info!("the plugin tells its numbers again"),
         (_, Some(_)) | (None, None) => {}
     }
-    if before.asked().is_none() || before.numbers().is_empty() {
+    let are_new = before.asked().is_none() || before.numbers().is_empty();
+    if are_new && now.failure().is_none() {
         tracing::info!(numbers = now.numbers().len(), "the plugin's numbers");
     }
     for (number, listed) in now.numbers() {

@@ -141,7 +141,7 @@ async fn a_broker_that_is_not_trusted_or_does_not_trust_is_told_in_one_line() {
     for (keys, why) in [(vec![], "UnknownIssuer"), (vec![("rabbitmq.ca_file", ca)], "")] {
         let ended = check_tls(&sandbox, &broker, &keys).await;
         assert_eq!(ended.code, Some(1), "{}", ended.said());
-        let place = format!("✗ RabbitMQ: 127.0.0.1:{}: ", broker.node().tls_port);
+        let place = format!("✗ RabbitMQ at 127.0.0.1:{}: ", broker.node().tls_port);
         let at = ended.out.iter().position(|line| line.starts_with(&place) && line.contains(why));
         let at = at.unwrap_or_else(|| panic!("no {place} {why}: {}", ended.said()));
         for key in ["rabbitmq.ca_file", "rabbitmq.client_cert_file"] {

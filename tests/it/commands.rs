@@ -213,6 +213,21 @@ async fn shells_complete_commands_and_each_command_has_a_page() {
     assert!(nowhere.said().contains("missing"), "{}", nowhere.said());
 }
 
+#[tokio::test]
+async fn a_run_that_chakrahq_does_not_let_in_says_what_to_check() {
+    let (sandbox, dir) = (sandbox(|_| {}).await, tempdir().unwrap());
+    let file = write(&dir, "jobs", &jobs(1));
+    for (key, remedy) in
+        [("chakra.token", "chakra.token"), ("chakra.plugin_id", "chakra.plugin_id")]
+    {
+        let results = dir.path().join(key);
+        let mut run = send(&sandbox, &file, &results, &[]).set(key, "wrong").start();
+        let told = run.err.line(&format!("check {remedy}")).await;
+        assert!(told.contains("WARN"), "{told}");
+        assert_eq!(run.kill().await.signal, Some(9));
+    }
+}
+
 async fn check(program: Program) -> Ended {
     program.set("log.level", "off").run().await
 }
@@ -245,7 +260,7 @@ async fn a_check_crosses_what_is_wrong_and_says_what_to_do() {
         (
             "rabbitmq.uri",
             "amqp://someone:hidden-password@127.0.0.1:1/%2f",
-            "✗ RabbitMQ: 127.0.0.1:1: ",
+            "✗ RabbitMQ at 127.0.0.1:1: ",
             "check that it runs, rabbitmq.uri (host, port, user, password, virtual host)",
         ),
     ] {

@@ -4,8 +4,12 @@ use crate::support::broker::Broker;
 use crate::support::browser::{self, Loaded};
 use crate::support::process::{AdminPage, Process, Program, faults, sandbox, write};
 use crate::support::world::{NUMBER, OTHER, text};
+use axum::Router;
+use axum::response::Html;
+use axum::routing::get;
 use chakra_sender::sandbox::{Number, Sandbox};
 use std::path::Path;
+use tokio::net::TcpListener;
 
 /// One that Meta asks to leave alone, and one with nothing to do.
 const HELD: &str = "1027729340496753";
@@ -96,6 +100,21 @@ async fn the_page_shows_how_it_stands_with_each_number_and_runs_nothing_of_opera
     assert!(page.contains("as of ") && page.contains("worker "), "{page}");
     // By its policy a browser refuses all else, and says so.
     assert!(!log.contains("CONSOLE"), "{log}");
+}
+
+#[tokio::test]
+async fn a_page_whose_worker_is_gone_does_not_say_that_all_is_well() {
+    // Whoever answers here knows the page, and nothing of a worker.
+    let page = Html(include_str!("../../src/admin/status.html"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let serving = axum::serve(listener, Router::new().route("/", get(async move || page)));
+    let Loaded { page, .. } = tokio::select! {
+        loaded = browser::load(&url) => loaded,
+        _ended = serving.into_future() => unreachable!("it serves for ever"),
+    };
+    assert!(page.contains(r#"<span id="ready" class="bad">no answer</span>"#), "{page}");
+    assert!(page.contains(r#"<body class="stale">"#), "{page}");
 }
 
 #[tokio::test]

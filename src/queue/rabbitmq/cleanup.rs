@@ -1,6 +1,7 @@
 //! Deletes everything that one prefix has in the broker: for what was made to be thrown away.
 
-use super::connection::{self, ConnectionSettings, Connector, explain};
+use super::connection::{self, ConnectionSettings, Connector};
+use super::reason::explain;
 use super::topology::{Names, Topology, TopologySettings};
 use crate::wire::NumberId;
 use lapin::Connection;

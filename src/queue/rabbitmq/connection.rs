@@ -2,20 +2,25 @@
 //! never show a password. Does not reconnect by itself: who owns a connection decides what its loss
 //! means. lapin's own recovery stays off, since it hides from consumers that their jobs went to others.
 
+use super::reason::{explain, unreachable};
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::types::ReplyCode;
-use lapin::uri::AMQPUri;
-use lapin::{Connect, Connection, ConnectionProperties, Error, ErrorKind};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connect, Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The first pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// No pause is longer: within 5 s of the broker's return everything flows again.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often the log says that the broker is still away.
+const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// Closing politely is worth no longer wait.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -120,9 +125,13 @@ impl Connector {
         for node in &self.nodes {
             match tokio::time::timeout(self.timeout, open(node, &tls, name)).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => failures.push(format!("{}: {}", place(node), explain(&error))),
+                Ok(Err(error)) => failures.push(format!(
+                    "RabbitMQ at {}: {}",
+                    place(node),
+                    unreachable(&error, node.scheme == AMQPScheme::AMQPS)
+                )),
                 Err(_) => failures.push(format!(
-                    "{}: no answer within {} s (rabbitmq.connect_timeout)",
+                    "RabbitMQ at {}: no answer within {} s (rabbitmq.connect_timeout)",
                     place(node),
                     self.timeout.as_secs_f64()
                 )),
@@ -171,15 +180,6 @@ async fn read(file: &Path) -> Result<Vec<u8>, String> {
     tokio::fs::read(file).await.map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// What went wrong, in the words of who said it: the broker, the system or lapin.
-pub(super) fn explain(error: &Error) -> String {
-    match error.kind() {
-        ErrorKind::ProtocolError(said) => said.get_message().to_string(),
-        ErrorKind::IOError(error) => error.to_string(),
-        _ => error.to_string(),
-    }
-}
-
 /// Closes a connection politely, or gives up soon.
 pub(super) async fn close(connection: &Connection) {
     let closing = connection.close(CLOSED_NORMALLY, "done".into());
@@ -208,6 +208,24 @@ impl Pauses {
     /// It worked: the next failure is a first one.
     pub(super) fn reset(&mut self) {
         self.taken = 0;
+    }
+}
+
+/// What has been told of a broker that is away: the same reason is told once a minute.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<(String, Instant)>);
+
+impl Told {
+    /// Whether this is to be told now.
+    pub(super) fn is_news(&mut self, reason: &str, now: Instant) -> bool {
+        let is_old = |(last, at): &(String, Instant)| {
+            last == reason && now.saturating_duration_since(*at) < TELL_EVERY
+        };
+        let is_news = !self.0.as_ref().is_some_and(is_old);
+        if is_news {
+            self.0 = Some((reason.to_owned(), now));
+        }
+        is_news
     }
 }
 
@@ -242,7 +260,10 @@ mod tests {
     async fn a_closed_port_is_named() {
         let connector = Connector::new(&settings("amqp://guest:secret@127.0.0.1:1/%2f")).unwrap();
         let error = connector.connect("test").await.unwrap_err();
-        assert!(error.starts_with("127.0.0.1:1: ") && error.contains("refused"), "{error}");
+        assert!(
+            error.starts_with("RabbitMQ at 127.0.0.1:1: ") && error.contains("refused"),
+            "{error}"
+        );
         assert!(!error.contains("secret"));
     }
 
@@ -253,6 +274,15 @@ mod tests {
         let uri = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
         let error = Connector::new(&settings(&uri)).unwrap().connect("test").await.unwrap_err();
         assert!(error.contains("no answer within 0.2 s"), "{error}");
+    }
+
+    #[test]
+    fn a_broker_that_stays_away_is_told_once_a_minute_and_a_new_reason_at_once() {
+        let (mut told, start) = (Told::default(), crate::clock::monotonic());
+        let news: Vec<bool> = [("a", 0), ("a", 59), ("b", 60), ("b", 61), ("b", 120), ("b", 121)]
+            .map(|(reason, second)| told.is_news(reason, start + Duration::from_secs(second)))
+            .into();
+        assert_eq!(news, [true, false, true, false, true, false]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The operators' side of the record, for `numbers`: reads all of it once, appends an entry, counts the
 //! jobs of a lane. Declares nothing, consumes no job, and decides nothing.
 
-use super::connection::{self, CLOSED_NORMALLY, ConnectionSettings, Connector, explain};
+use super::connection::{self, CLOSED_NORMALLY, ConnectionSettings, Connector};
 use super::control::{Reader, body, properties};
-use super::declare::soft;
+use super::reason::explain;
+use super::reason::soft;
 use super::record::{Entry, Record};
 use super::topology::Names;
 use crate::policy::DropRule;

@@ -1,9 +1,9 @@
 //! The control stream: the durable record of lanes, pauses and drops, which every worker reads from its
 //! first entry and then follows. What an entry means is `record`'s.
 
-use super::connection::explain;
 use super::headers;
 use super::publisher::{Outgoing, PublishError, Publisher};
+use super::reason::explain;
 use super::record::{Change, Entry, Record};
 use super::topology::Names;
 use crate::clock;

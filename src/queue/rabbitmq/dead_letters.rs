@@ -8,10 +8,11 @@
 //! with a consumer of its own, and where one is full the next is opened behind it. Only a connection
 //! that breaks gives the windows back in any order.
 
-use super::connection::{self, CLOSED_NORMALLY, ConnectionSettings, Connector, explain};
+use super::connection::{self, CLOSED_NORMALLY, ConnectionSettings, Connector};
 use super::decode::Original;
 use super::letter::Letter;
 use super::producer::Taken;
+use super::reason::{NO_WORKER, explain};
 use super::topology::{Names, lane_key};
 use crate::clock;
 use crate::wire::{NumberId, Priority};
@@ -72,9 +73,8 @@ impl DeadLetters {
     /// Begins to read what stands in the queue now.
     pub async fn pass(&self) -> Result<Pass<'_>, String> {
         let channel = open(&self.connection).await?;
-        let queue = look(&channel, &self.queue).await.map_err(|reason| {
-            format!("{reason}: is rabbitmq.prefix right, and has a worker run there?")
-        })?;
+        let queue =
+            look(&channel, &self.queue).await.map_err(|reason| format!("{reason}: {NO_WORKER}"))?;
         Ok(Pass {
             letters: self,
             outlook: channel,

@@ -2,7 +2,8 @@
 //! arguments is used as it is, with a warning that names them; another type or a missing single
 //! active consumer cannot be worked with.
 
-use super::connection::{CLOSED_NORMALLY, explain};
+use super::connection::CLOSED_NORMALLY;
+use super::reason::{explain, soft};
 use super::topology::{Argument, Arguments, Exchange, Kind, Queue, Topology};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -189,17 +190,6 @@ fn refusal(error: &Error) -> Option<String> {
         AMQPErrorKind::Hard(hard) => *hard == lapin::protocol::AMQPHardError::NOTIMPLEMENTED,
     };
     fit.then(|| said.get_message().to_string())
-}
-
-/// The channel error, where it is one.
-pub(super) fn soft(error: &Error) -> Option<&AMQPSoftError> {
-    match error.kind() {
-        ErrorKind::ProtocolError(said) => match said.kind() {
-            AMQPErrorKind::Soft(soft) => Some(soft),
-            AMQPErrorKind::Hard(_) => None,
-        },
-        _ => None,
-    }
 }
 
 /// What a queue has otherwise than we want it.

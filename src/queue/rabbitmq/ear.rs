@@ -5,7 +5,8 @@
 //! A convenience: who hears nothing looks at chats, and meets refusals in answers. So what goes wrong here
 //! is told once and tried again, and harms no lane. What came before the binding stood is not heard.
 
-use super::connection::{CLOSED_NORMALLY, explain};
+use super::connection::CLOSED_NORMALLY;
+use super::reason::explain;
 use super::topology::Names;
 use crate::queue::Heard;
 use crate::wire::{ErrorBody, JobId, NumberId};

@@ -1,7 +1,8 @@
 //! The consumer's side, for `results` and `demo`: events as they come, through a queue of its own,
 //! so that real consumers miss nothing; or, on demand, what the kept queue holds.
 
-use super::connection::{self, ConnectionSettings, Connector, explain};
+use super::connection::{self, ConnectionSettings, Connector};
+use super::reason::{explain, explain_missing};
 use super::topology::Names;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -32,7 +33,7 @@ impl Follower {
     ) -> Result<Follower, String> {
         let connection = Connector::new(settings)?.connect("chakra-sender results").await?;
         let consumer = bind(&connection, &Names::new(prefix), pattern).await;
-        let consumer = consumer.map_err(|error| explain(&error))?;
+        let consumer = consumer.map_err(|error| explain_missing(&error))?;
         Ok(Follower { connection, consumer })
     }
 
@@ -103,7 +104,7 @@ impl Taker {
     pub async fn next(&self) -> Result<Option<TakenEvent>, String> {
         let options = BasicGetOptions::default();
         let got = self.channel.basic_get(self.queue.as_str().into(), options).await;
-        let got = got.map_err(|error| explain(&error))?;
+        let got = got.map_err(|error| explain_missing(&error))?;
         Ok(got.map(|got| TakenEvent { body: got.delivery.data.into(), acker: got.delivery.acker }))
     }
 

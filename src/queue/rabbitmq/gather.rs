@@ -1,9 +1,10 @@
 //! Asks all workers what they know of themselves, from any host that reaches the broker. Who asks is no
 //! worker: it gives no sign of life and changes nobody's view.
 
-use super::connection::{self, ConnectionSettings, Connector, explain};
+use super::connection::{self, ConnectionSettings, Connector};
 use super::members::WorkerId;
 use super::presence::{ANSWERS, Question};
+use super::reason::explain_missing;
 use super::signs::{Message, Subscription};
 use super::topology::Names;
 use crate::clock;
@@ -37,7 +38,7 @@ pub async fn gather(
     let connection = Connector::new(settings)?.connect("chakra-sender ask").await?;
     let answers = ask(&connection, &Names::new(prefix), question, patience).await;
     connection::close(&connection).await;
-    let Answers { here, reports } = answers.map_err(|error| explain(&error))?;
+    let Answers { here, reports } = answers.map_err(|error| explain_missing(&error))?;
     let silent = here.into_iter().filter(|worker| !reports.contains_key(worker)).collect();
     Ok(Gathered { reports: reports.into_values().collect(), silent })
 }

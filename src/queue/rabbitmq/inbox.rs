@@ -2,15 +2,17 @@
 //! What happens within an epoch stands in `epoch.rs`.
 
 use super::board::Board;
-use super::connection::{self, Connector, Pauses, explain};
+use super::connection::{self, Connector, Pauses, Told};
 use super::declare::DeclareError;
 use super::directory::Directory;
 use super::epoch::Epoch;
 use super::members::Identity;
 use super::presence::ReportOf;
+use super::reason::explain;
 use super::receipt::{Desk, RabbitReceipt};
 use super::tenures::Tenures;
 use super::topology::{Topology, TopologySettings};
+use crate::clock;
 use crate::queue::{Heard, Holds, Incoming, Listening, Served};
 use crate::wire::NumberId;
 use futures_util::StreamExt;
@@ -91,7 +93,7 @@ impl From<DeclareError> for End {
 impl Inbox {
     /// Consumes until told to stop, then keeps what must stay until told to close.
     pub(super) async fn run(mut self) {
-        let mut pauses = Pauses::default();
+        let (mut pauses, mut told) = (Pauses::default(), Told::default());
         let stop = self.stop.clone();
         while !stop.is_cancelled() {
             let connecting = self.connector.connect("chakra-sender consume");
@@ -99,6 +101,7 @@ impl Inbox {
                 None => return,
                 Some(Err(reason)) => reason,
                 Some(Ok(connection)) => {
+                    told = Told::default();
                     let connection = Arc::new(connection);
                     let end = self.epoch(&connection, &mut pauses).await;
                     connection::close(&connection).await;
@@ -113,7 +116,9 @@ impl Inbox {
                     }
                 }
             };
-            tracing::warn!(%reason, "the consuming connection is down");
+            if told.is_news(&reason, clock::monotonic()) {
+                tracing::warn!(reason, "the consuming connection is down");
+            }
             self.state.send_replace(InboxState::Connecting(reason));
             let pause = tokio::time::sleep(pauses.next(fastrand::f64()));
             let _stopped = stop.run_until_cancelled(pause).await;

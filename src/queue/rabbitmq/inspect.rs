@@ -1,7 +1,8 @@
 //! Looks at the broker for `check`: changes nothing that stays.
 
-use super::connection::{self, CLOSED_NORMALLY, ConnectionSettings, Connector, explain};
+use super::connection::{self, CLOSED_NORMALLY, ConnectionSettings, Connector};
 use super::declare::{DeclareError, declare};
+use super::reason::explain;
 use super::topology::{Names, Topology, TopologySettings};
 use crate::wire::NumberId;
 use lapin::Connection;

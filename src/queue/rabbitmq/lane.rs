@@ -1,10 +1,11 @@
 //! Consuming one lane: its two queues on one channel, urgent ones first. Subscribes again when the
 //! broker ends the subscription; until then nothing that was held is ours any more.
 
-use super::connection::{CLOSED_NORMALLY, LONGEST_PAUSE, Pauses, explain};
+use super::connection::{CLOSED_NORMALLY, LONGEST_PAUSE, Pauses};
 use super::declare::{DeclareError, declare};
 use super::decode::{Decoded, Original};
 use super::headers;
+use super::reason::explain;
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
 use super::suspect::decode_carefully;
 use super::tenures::Tenures;

@@ -36,6 +36,7 @@ mod opened;
 mod presence;
 mod producer;
 mod publisher;
+mod reason;
 mod receipt;
 mod record;
 mod replies;

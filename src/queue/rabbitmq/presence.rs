@@ -6,9 +6,9 @@
 //! the publishing connection and listen on the consuming one: while this worker cannot publish, it
 //! does not hear itself, and takes nobody's silence for an end.
 
-use super::connection::explain;
 use super::members::{Heard, Identity, Members, Sign, WorkerId};
 use super::publisher::{Outgoing, PublishError, Publisher};
+use super::reason::explain;
 use super::signs::{MAX_BODY, Message, Subscription, transient};
 use super::topology::Names;
 use crate::clock;

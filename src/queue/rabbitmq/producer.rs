@@ -1,9 +1,10 @@
 //! The producer's side, for `enqueue` and `demo`: puts jobs on the exchange and waits for confirms.
 //! It takes nothing and settles nothing.
 
-use super::connection::{self, ConnectionSettings, Connector, explain};
+use super::connection::{self, ConnectionSettings, Connector};
 use super::declare::declare;
 use super::headers;
+use super::reason::explain;
 use super::topology::{Names, Topology, TopologySettings, lane_key};
 use crate::wire::{JobId, NumberId, Priority};
 use bytes::Bytes;

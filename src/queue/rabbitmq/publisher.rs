@@ -9,11 +9,13 @@
 //! What was not confirmed when a connection went is published again on the next, at least once; or its
 //! asker is told, where that one repeats it by itself.
 
-use super::connection::{self, Connector, Pauses, explain};
-use super::declare::{DeclareError, declare, soft};
+use super::connection::{self, Connector, Pauses, Told};
+use super::declare::{DeclareError, declare};
 use super::fence::Fence;
+use super::reason::{explain, soft};
 use super::receipt::Hold;
 use super::topology::Topology;
+use crate::clock;
 use crate::crash::{self, Stage};
 use crate::metrics::{Metrics, PublishKind, PublishOutcome};
 use bytes::Bytes;
@@ -254,12 +256,13 @@ type Confirms = FuturesUnordered<BoxFuture<'static, (u64, lapin::Result<Confirma
 
 impl PublisherTask {
     async fn run(mut self) {
-        let mut pauses = Pauses::default();
+        let (mut pauses, mut told) = (Pauses::default(), Told::default());
         let mut redeclare = false;
         while !(self.unconfirmed.is_empty() && self.requests.is_closed()) {
             let reason = match self.of.connector.connect(self.of.name).await {
                 Err(reason) => reason,
                 Ok(connection) => {
+                    told = Told::default();
                     let end = self.with(&connection, redeclare, &mut pauses).await;
                     connection::close(&connection).await;
                     let End::Lost { reason, exchange_missing } = end else { return };
@@ -267,7 +270,13 @@ impl PublisherTask {
                     reason
                 }
             };
-            tracing::warn!(%reason, connection = self.of.name, "a publishing connection is down");
+            if told.is_news(&reason, clock::monotonic()) {
+                tracing::warn!(
+                    reason,
+                    connection = self.of.name,
+                    "a publishing connection is down"
+                );
+            }
             self.set(PublisherState::Connecting(reason));
             tokio::time::sleep(pauses.next(fastrand::f64())).await;
         }

@@ -1,7 +1,8 @@
 //! The results of one's own jobs, for `enqueue --wait`: by a queue that the broker names, that the jobs name
 //! as `reply_to`, and that goes with its connection. Takes nothing from anybody's consumers.
 
-use super::connection::{self, ConnectionSettings, Connector, explain};
+use super::connection::{self, ConnectionSettings, Connector};
+use super::reason::explain;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};

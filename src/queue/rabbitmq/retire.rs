@@ -8,7 +8,7 @@
 //! (NOT_IMPLEMENTED), so that is looked at first.
 
 use super::connection::CLOSED_NORMALLY;
-use super::declare::soft;
+use super::reason::soft;
 use super::topology::{Binding, Topology};
 use lapin::Connection;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};

@@ -7,13 +7,14 @@
 mod doors;
 mod order;
 
-use super::connection::{CLOSED_NORMALLY, Pauses, explain};
+use super::connection::{CLOSED_NORMALLY, Pauses};
 use super::decode::Original;
 use super::directory::{self, Directory, Verdict};
 use super::headers;
 use super::inbox::{LaneRequest, NoLane};
 use super::lane::give_back;
 use super::publisher::{Outgoing, PublishError};
+use super::reason::explain;
 use super::receipt::{Desk, Hold, Message, RabbitReceipt};
 use super::suspect::decode_carefully;
 use super::topology::{Step, read_lane_key};
