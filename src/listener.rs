@@ -2,15 +2,24 @@
 //! request's header, on a connection's age and on the bytes read ahead. Knows no route.
 
 use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::sync::Notify;
+use tokio::task::{self, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +43,8 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 pub struct Bounds {
     /// For the log.
     pub name: &'static str,
-    /// Connections at once; more wait to be accepted.
+    /// Connections at once. One more takes the place of the oldest that is not being answered, so that
+    /// clients which only hold connections keep nobody out; where all are, it waits.
     pub connections: usize,
     /// A client that has not sent a request's header by then is cut off; so is one that keeps a
     /// connection and asks for nothing.
@@ -64,14 +74,30 @@ impl Listener {
     /// Answers until `stop`, and then for as long as answers under way need, bounded.
     pub async fn serve(self, routes: Router, bounds: Bounds, stop: CancellationToken) {
         let mut connections = JoinSet::new();
+        // In the order in which they came.
+        let mut open: VecDeque<Open> = VecDeque::new();
+        let changed = Arc::new(Notify::new());
         loop {
+            let place = open.len() < bounds.connections || open.iter().any(Open::is_idle);
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = connections.join_next(), if !connections.is_empty() => {}
-                accepted = self.socket.accept(), if connections.len() < bounds.connections => {
+                () = changed.notified() => {}
+                Some(ended) = connections.join_next_with_id() => {
+                    let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                    open.retain(|one| one.id != Some(id));
+                }
+                accepted = self.socket.accept(), if place && connections.len() <= bounds.connections => {
                     match accepted {
                         Ok((stream, _)) => {
-                            connections.spawn(answer(stream, routes.clone(), bounds, stop.clone()));
+                            let mut one = Open::new(&stop, &changed);
+                            one.id = Some(connections.spawn(answer(stream, routes.clone(), bounds, one.clone())).id());
+                            if open.len() >= bounds.connections
+                                && let Some(oldest) = open.iter().position(Open::is_idle)
+                                && let Some(oldest) = open.remove(oldest)
+                            {
+                                oldest.leave.cancel();
+                            }
+                            open.push_back(one);
                         }
                         Err(error) => {
                             tracing::warn!(listener = bounds.name, %error, "cannot accept");
@@ -87,19 +113,55 @@ impl Listener {
     }
 }
 
+type Routes = TowerToHyperService<Router>;
+
+/// A connection, as its listener sees it.
+#[derive(Debug, Clone)]
+struct Open {
+    id: Option<task::Id>,
+    /// It is to end: at once, unless it is being answered.
+    leave: CancellationToken,
+    /// Whether a request of it has come and has no answer yet.
+    is_answering: Arc<AtomicBool>,
+    /// Told when an answer begins and when it ends.
+    changed: Arc<Notify>,
+}
+
+impl Open {
+    fn new(stop: &CancellationToken, changed: &Arc<Notify>) -> Open {
+        let (leave, is_answering) = (stop.child_token(), Arc::default());
+        Open { id: None, leave, is_answering, changed: Arc::clone(changed) }
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.is_answering.load(Ordering::Relaxed)
+    }
+
+    async fn answer(&self, routes: &Routes, request: Request<Incoming>) -> Response {
+        self.is_answering.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+        let Ok(response) = routes.call(request).await;
+        self.is_answering.store(false, Ordering::Relaxed);
+        self.changed.notify_one();
+        response
+    }
+}
+
 /// One connection, to its end.
-async fn answer(stream: TcpStream, routes: Router, bounds: Bounds, stop: CancellationToken) {
+async fn answer(stream: TcpStream, routes: Router, bounds: Bounds, open: Open) {
     let first = timeout(FIRST_BYTE.min(bounds.header), stream.readable());
-    let Some(Ok(Ok(()))) = stop.run_until_cancelled(first).await else { return };
+    let Some(Ok(Ok(()))) = open.leave.run_until_cancelled(first).await else { return };
     let mut builder = http1::Builder::new();
     // Without a timer hyper has no timeout at all.
     builder.timer(TokioTimer::new()).header_read_timeout(bounds.header);
     builder.max_buf_size(READ_AHEAD_BYTES);
-    let service = TowerToHyperService::new(routes);
+    let routes = TowerToHyperService::new(routes);
+    let service =
+        service_fn(async |request| Ok::<_, Infallible>(open.answer(&routes, request).await));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = async { tokio::select! { () = stop.cancelled() => {}, () = sleep(MAX_AGE) => {} } } => {
+        () = async { tokio::select! { () = open.leave.cancelled() => {}, () = sleep(MAX_AGE) => {} } } => {
             connection.as_mut().graceful_shutdown();
             timeout(GRACE, connection).await.unwrap_or(Ok(()))
         }
@@ -120,6 +182,10 @@ mod tests {
         address: SocketAddr,
         stop: CancellationToken,
         serving: JoinSet<()>,
+        /// `/slow` was asked for.
+        asked: Arc<Notify>,
+        /// `/slow` is answered.
+        may_answer: Arc<Notify>,
     }
 
     impl Serving {
@@ -128,10 +194,17 @@ mod tests {
             let address = listener.local_addr();
             let stop = CancellationToken::new();
             let bounds = Bounds { name: "story", connections, header };
-            let routes = Router::new().route("/", get(async || "here\n"));
+            let (asked, may_answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let of = (Arc::clone(&asked), Arc::clone(&may_answer));
+            let slow = async move || {
+                of.0.notify_one();
+                of.1.notified().await;
+                "slow\n"
+            };
+            let routes = Router::new().route("/", get(async || "here\n")).route("/slow", get(slow));
             let mut serving = JoinSet::new();
             serving.spawn(listener.serve(routes, bounds, stop.clone()));
-            Serving { address, stop, serving }
+            Serving { address, stop, serving, asked, may_answer }
         }
 
         async fn connect(&self) -> TcpStream {
@@ -168,13 +241,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_too_many_waits_until_another_one_has_left() {
+    async fn clients_that_only_hold_connections_keep_nobody_out() {
+        let listener = Serving::start(3, LONG).await;
+        let mut silent = Vec::new();
+        for begun in ["", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nhost: x\r\n\r\n"] {
+            let mut stream = listener.connect().await;
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            silent.push(stream);
+        }
+        for _ in 0..4 {
+            assert!(listener.ask().await.starts_with("HTTP/1.1 200"));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_being_answered_keeps_its_place() {
         let listener = Serving::start(1, LONG).await;
-        let first = listener.connect().await;
+        let mut slow = listener.connect().await;
+        slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        listener.asked.notified().await;
         let mut asking = std::pin::pin!(listener.ask());
         assert!(timeout(Duration::from_millis(50), asking.as_mut()).await.is_err());
-        drop(first);
+        listener.may_answer.notify_one();
         assert!(asking.await.starts_with("HTTP/1.1 200"));
+        assert!(read(&mut slow).await.ends_with("slow\n"));
     }
 
     #[tokio::test]
