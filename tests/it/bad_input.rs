@@ -47,7 +47,7 @@ fn everything_bad() -> Vec<Bad> {
         nameless("order", r#"{"order":{"number":8812}}"#),
         bad("", "the body is empty", String::new()).named("empty"),
         bad("", "no JSON object", "Shipped!".into()).named("words"),
-        bad("too-large", "at most 262144", text("too-large", &"x".repeat(300 * 1024))),
+        bad("too-large", "longer than 262144 bytes", text("too-large", &"x".repeat(300 * 1024))),
         bad("unknown-field", "mesage", more("unknown-field", r#","mesage":{}"#)),
         bad(
             "no-message",

@@ -1,6 +1,7 @@
 //! `enqueue` as a process of its own, fed by a pipe.
 
 use crate::support::broker::Broker;
+use crate::support::process::Program;
 use crate::support::world::text;
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -44,4 +45,27 @@ async fn a_line_of_an_open_pipe_is_enqueued_and_ctrl_c_tells_where_to_go_on() {
 async fn holds_a_job(broker: &Broker) -> bool {
     let declared = broker.client().await.ask(&broker.names().unrouted()).await;
     declared.is_ok_and(|queue| queue.message_count() > 0)
+}
+
+#[tokio::test]
+async fn who_gives_it_no_jobs_is_told_what_it_takes() {
+    let (broker, dir) = (Broker::shared(), tempfile::tempdir().unwrap());
+    let job: serde_json::Value = serde_json::from_str(&text("a", "x")).unwrap();
+    let indented = serde_json::to_string_pretty(&job).unwrap();
+    let of_one_line = format!("\u{feff}{job}\r\n{}\n", "x".repeat(2 * 1024 * 1024));
+    let hint = "no line is a job: a job is a JSON object on one line, in UTF-8";
+    for (given, is_hinted, part) in [
+        ("phone,name\n+999000000001,Ann\n", true, "a table in CSV needs --template"),
+        (&indented, true, "0 enqueued and confirmed"),
+        // The first is one: a byte order mark is no part of it.
+        (&of_one_line, false, "line 2: not enqueued: the body is longer than 262144 bytes"),
+    ] {
+        let file = dir.path().join("jobs");
+        std::fs::write(&file, given).unwrap();
+        let program = Program::new(&["enqueue", file.to_str().unwrap()]).on(&broker);
+        let ended = program.run().await;
+        assert_eq!(ended.code, Some(1), "{}", ended.said());
+        assert_eq!(ended.said().contains(hint), is_hinted, "{}", ended.said());
+        assert!(ended.said().contains(part), "{part}\n{}", ended.said());
+    }
 }

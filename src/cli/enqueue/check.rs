@@ -58,6 +58,7 @@ fn read(mut rows: Rows, in_full: bool, stop: &CancellationToken) -> io::Result<C
         }
     }
     bar.finish_and_clear();
+    refusals.tell_rest();
     checked.refused = refusals.count();
     Ok(checked)
 }

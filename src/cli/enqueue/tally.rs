@@ -9,12 +9,15 @@ use crate::queue::rabbitmq::Taken;
 use crate::wire::{JobId, SendJob};
 use anyhow::Context;
 use bytes::Bytes;
-use indicatif::ProgressBar;
+use indicatif::{HumanCount, ProgressBar};
 use serde_json::json;
 use std::collections::BTreeSet;
 
 /// Refused lines are named one by one up to this many; then they are only counted.
 const NAMED: u64 = 20;
+
+/// What it takes, for who gives it another thing.
+const NO_JOBS: &str = "no line is a job: a job is a JSON object on one line, in UTF-8; a table in CSV needs --template";
 
 /// Lines that ask for no lawful job.
 #[derive(Debug)]
@@ -39,8 +42,13 @@ impl Refusals {
         if self.count <= self.named {
             bar.suspend(|| tell(format_args!("line {line}: not enqueued: {reason}")));
         }
-        if self.count == self.named + 1 && self.named > 0 {
-            bar.suspend(|| tell(format_args!("more lines like these are only counted")));
+    }
+
+    /// How many were not named.
+    pub(super) fn tell_rest(&self) {
+        let rest = self.count.saturating_sub(self.named);
+        if self.named > 0 && rest > 0 {
+            tell(format_args!("and {} more lines not enqueued", HumanCount(rest)));
         }
     }
 
@@ -168,6 +176,10 @@ impl Tally {
     ) -> anyhow::Result<End> {
         let Tally { confirmed, unroutable, refused, refusals, outcomes, .. } = self;
         let invalid = refusals.count();
+        refusals.tell_rest();
+        if self.is_read && invalid > 0 && confirmed + unroutable + refused == 0 {
+            tell(format_args!("{NO_JOBS}"));
+        }
         tell(format_args!(
             "{confirmed} enqueued and confirmed, {invalid} invalid, {unroutable} unroutable, {refused} refused by a full lane"
         ));

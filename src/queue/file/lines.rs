@@ -1,13 +1,16 @@
 //! Lines of a file, each bounded: one endless line must not fill the memory.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::io::{self, BufRead};
 
 /// Of a longer line only this much is kept: enough to see that it is over the limit of a body, and
 /// to find its id.
-const MAX_LINE_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_LINE_BYTES: usize = 1024 * 1024;
 
-/// Lines with their number, from 1; empty ones are passed over.
+/// What some editors put before all text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Lines with their number, from 1; empty ones are passed over, and a byte order mark before the first.
 pub struct Lines<R> {
     reader: R,
     number: u64,
@@ -48,13 +51,16 @@ impl<R: BufRead> Iterator for Lines<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let line = match self.next_line() {
-                Ok(line) => line?,
+            let mut line = match self.next_line() {
+                Ok(line) => Bytes::from(line?),
                 Err(error) => return Some(Err(error)),
             };
             self.number += 1;
+            if self.number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.advance(BYTE_ORDER_MARK.len());
+            }
             if !line.trim_ascii().is_empty() {
-                return Some(Ok((self.number, Bytes::from(line))));
+                return Some(Ok((self.number, line)));
             }
         }
     }
@@ -71,6 +77,12 @@ mod tests {
     #[test]
     fn empty_lines_count_but_do_not_show() {
         assert_eq!(read(b"a\n\n  \nbb\r\nccc"), [(1, 1), (4, 3), (5, 3)]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        assert_eq!(read("\u{feff}a\n\u{feff}b\n".as_bytes()), [(1, 1), (2, 4)]);
+        assert_eq!(read("\u{feff}\r\na".as_bytes()), [(2, 1)]);
     }
 
     #[test]
