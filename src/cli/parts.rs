@@ -11,7 +11,7 @@ use crate::queue::rabbitmq::{
 };
 use crate::telemetry::{self, LogFilter};
 use crate::worker::WorkerSettings;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures_util::FutureExt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -174,5 +174,9 @@ pub(super) fn open_lines(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>>
         return Ok(Box::new(BufReader::new(std::io::stdin())));
     }
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    // It can be opened, but not read.
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        bail!("{} is a directory: name a file of jobs", path.display());
+    }
     Ok(Box::new(BufReader::new(file)))
 }

@@ -15,6 +15,8 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -50,10 +52,34 @@ pub(super) async fn run(arguments: SendArguments, settings: Settings) -> anyhow:
     if arguments.json && arguments.results == Path::new("-") {
         return Err(Usage("--json and --results - would both write to stdout".to_owned()).into());
     }
+    not_the_same(&arguments)?;
     settings.require_account()?;
     parts::start_log(&settings)?;
     let drain = CancellationToken::new();
     under_signals(&drain, send(arguments, settings, drain.clone())).await
+}
+
+/// Results among the jobs would be read as jobs, and what is read would grow without end.
+fn not_the_same(arguments: &SendArguments) -> Result<(), Usage> {
+    let SendArguments { jobs, results, .. } = arguments;
+    let Some(read) = identity(jobs, "/dev/stdin") else { return Ok(()) };
+    for written in [results, &beside(results, "dead-letters")] {
+        if identity(written, "/dev/stdout").is_some_and(|written| written == read) {
+            let same = format!(
+                "{} is the file of the jobs: it would be read and written at once",
+                written.display()
+            );
+            return Err(Usage(same));
+        }
+    }
+    Ok(())
+}
+
+/// Which file it is, by whatever name: its device and inode. None where it is no regular one.
+fn identity(path: &Path, standard: &str) -> Option<(u64, u64)> {
+    let path = if path == Path::new("-") { Path::new(standard) } else { path };
+    let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 async fn send(
@@ -61,20 +87,23 @@ async fn send(
     settings: Settings,
     drain: CancellationToken,
 ) -> anyhow::Result<End> {
+    let jobs = parts::open_lines(&arguments.jobs)?;
     let (results, ledger) = match arguments.results == Path::new("-") {
         true => (Results::to(std::io::stdout()), Ledger::in_memory(settings.ledger.bounds)),
         false => {
-            // The ledger first: its lock keeps a second run away from the same files.
+            // The ledger's lock keeps a second run away from the same files, so they are not changed
+            // before it is held; files that cannot be used leave no ledger behind.
+            let results = Results::find(&arguments.results)?;
             let folder = beside(&arguments.results, "ledger");
             let ledger = Ledger::open(&folder, settings.ledger.bounds, clock::wall())?;
-            (Results::open(&arguments.results)?, ledger)
+            (results.open()?, ledger)
         }
     };
     let outcomes = Outcomes::default();
     let bar = progress::bar(None, "sending");
     let metrics = Arc::new(Metrics::new()?);
     let queue = FileQueue::start(
-        parts::open_lines(&arguments.jobs)?,
+        jobs,
         results,
         settings.worker.max_held,
         drain.clone(),

@@ -2,10 +2,12 @@
 //! stopped anywhere goes on where it stopped: jobs whose result stands in the results file are
 //! skipped. Decides nothing about a job; what was begun without an answer is the ledger's business.
 
+mod kept;
 mod lines;
 mod results;
 
-pub use results::{OpenError, Results, beside};
+pub use kept::OpenError;
+pub use results::{Found, Results, beside};
 
 use super::{Incoming, Receipt, SettleError, Tenure};
 use crate::clock;

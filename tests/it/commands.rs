@@ -121,6 +121,43 @@ async fn a_status_to_fail_on_is_told_by_the_exit_code() {
 }
 
 #[tokio::test]
+async fn files_named_by_mistake_are_refused_and_stay_as_they_are() {
+    let (sandbox, dir) = (sandbox(|_| {}).await, tempdir().unwrap());
+    let (one, other) = (write(&dir, "one", &jobs(1)), dir.path().join("other"));
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&one, &link).unwrap();
+    let (dead_letters, results) = (dir.path().join("r.dead-letters"), dir.path().join("r"));
+    for copy in [&other, &dead_letters] {
+        std::fs::copy(&one, copy).unwrap();
+    }
+    let folder = dir.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let before = std::fs::read(&one).unwrap();
+    let is_jobs = " is the file of the jobs: it would be read and written at once";
+    for (jobs, results, code, part) in [
+        (&one, &one, 2, is_jobs),
+        (&one, &link, 2, is_jobs),
+        (&dead_letters, &results, 2, is_jobs),
+        (&one, &other, 1, "other: line 1 is not what this program writes (it does not begin with"),
+        (&one, &folder, 1, "folder: it is no regular file"),
+        (&folder, &results, 1, "folder is a directory: name a file of jobs"),
+    ] {
+        let ended = send(&sandbox, jobs, results, &[]).run().await;
+        assert_eq!(ended.code, Some(code), "{}", ended.said());
+        let [said] = &ended.err[..] else { panic!("{}", ended.said()) };
+        assert_eq!(said.matches(part).count(), 1, "{part}\n{said}");
+    }
+    assert!(
+        [&one, &other, &dead_letters].iter().all(|file| std::fs::read(file).unwrap() == before)
+    );
+    let mut names: Vec<_> =
+        dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["folder", "link", "one", "other", "r.dead-letters"], "leftovers");
+    assert_eq!(sandbox.record().count_requests(), 0);
+}
+
+#[tokio::test]
 async fn every_problem_of_the_configuration_is_told_at_once_and_no_secret() {
     let dir = tempdir().unwrap();
     let file = write(

@@ -36,9 +36,10 @@ impl Files {
         lines: &[String],
         on_result: impl Fn(&chakra_sender::wire::ResultEvent) + Send + Sync + 'static,
     ) -> Sent {
+        let results = Results::find(&self.results).unwrap();
         let ledger =
             Ledger::open(&beside(&self.results, "ledger"), bounds(), clock::wall()).unwrap();
-        let results = Results::open(&self.results).unwrap();
+        let results = results.open().unwrap();
         world.run(lines, results, ledger, on_result).await
     }
 

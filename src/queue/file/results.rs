@@ -1,26 +1,33 @@
 //! The results file: one event a line, appended and flushed before a job counts as settled. Beside
 //! it stands `….dead-letters`, with the originals that a person may want to repair.
 
+use super::kept::{Kept, OpenError};
 use crate::wire::{Class, Event, JobId, NumberId, ResultEvent};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Files that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {source}", path = .path.display())]
-pub struct OpenError {
-    path: PathBuf,
-    source: io::Error,
-}
 
 /// Where results go, and which jobs already have one.
 pub struct Results {
     out: Mutex<Out>,
+    told: Told,
+}
+
+/// Files of results that can be used, and were not changed yet.
+#[derive(Debug)]
+pub struct Found {
+    results: Kept,
+    dead_letters: Kept,
+    told: Told,
+}
+
+/// What is read back.
+#[derive(Debug, Default)]
+struct Told {
     /// Jobs with a result, but for unlawful ones: an unlawful line can bear the id of a lawful job.
     done: HashSet<(Option<NumberId>, JobId)>,
     /// Hashes of the unlawful lines that were told.
@@ -63,42 +70,29 @@ impl Results {
     pub fn to(out: impl Write + Send + 'static) -> Results {
         Results {
             out: Mutex::new(Out { results: Box::new(out), dead_letters: None, broken: None }),
-            done: HashSet::new(),
-            unlawful: HashSet::new(),
+            told: Told::default(),
         }
     }
 
-    /// Appends to the file at `path`, and reads which jobs it already answers.
-    pub fn open(path: &Path) -> Result<Results, OpenError> {
-        let mut done = HashSet::new();
-        let results = append(path, |line| {
-            let Done { event, id, phone_number_id, error } = serde_json::from_str(line)?;
-            let unlawful = error.is_some_and(|error| error.class == Class::Invalid.name());
-            if let ("result", false, Ok(id)) = (event.as_str(), unlawful, JobId::parse(&id)) {
-                done.insert((phone_number_id.and_then(|n| NumberId::parse(&n).ok()), id));
-            }
-            Ok(())
-        })?;
-        let mut unlawful = HashSet::new();
-        let dead_letters = append(&beside(path, "dead-letters"), |line| {
-            let letter: DeadLetter = serde_json::from_str(line)?;
-            if letter.class == Class::Invalid.name() {
-                unlawful.insert(hash(&letter.original));
-            }
-            Ok(())
-        })?;
-        let out =
-            Out { results: Box::new(results), dead_letters: Some(dead_letters), broken: None };
-        Ok(Results { out: Mutex::new(out), done, unlawful })
+    /// Looks at the file at `path`, which is made where there is none, and at the one beside it. Nothing in
+    /// them is changed, so that another run may have them.
+    pub fn find(path: &Path) -> Result<Found, OpenError> {
+        let mut told = Told::default();
+        let mut results = Kept::open(path, r#"{"event":"#)?;
+        results.read(|line| told.result(line))?;
+        let mut dead_letters = Kept::open(&beside(path, "dead-letters"), r#"{"line":"#)?;
+        dead_letters.read(|line| told.dead_letter(line))?;
+        Ok(Found { results, dead_letters, told })
     }
 
     pub(super) fn has(&self, number: Option<&NumberId>, id: &JobId) -> bool {
-        self.done.contains(&(number.cloned(), id.clone()))
+        self.told.done.contains(&(number.cloned(), id.clone()))
     }
 
     /// Whether the line was told to be unlawful.
     pub(super) fn has_dead_letter(&self, line: &[u8]) -> bool {
-        !self.unlawful.is_empty() && self.unlawful.contains(&hash(&String::from_utf8_lossy(line)))
+        let unlawful = &self.told.unlawful;
+        !unlawful.is_empty() && unlawful.contains(&hash(&String::from_utf8_lossy(line)))
     }
 
     /// Why results can no longer be written.
@@ -145,6 +139,37 @@ impl Results {
     }
 }
 
+impl Found {
+    /// Appends to them. Call it when no other run has them any more.
+    pub fn open(self) -> Result<Results, OpenError> {
+        let Found { results, dead_letters, mut told } = self;
+        let results = results.take(|line| told.result(line))?;
+        let dead_letters = dead_letters.take(|line| told.dead_letter(line))?;
+        let out =
+            Out { results: Box::new(results), dead_letters: Some(dead_letters), broken: None };
+        Ok(Results { out: Mutex::new(out), told })
+    }
+}
+
+impl Told {
+    fn result(&mut self, line: &[u8]) -> Result<(), serde_json::Error> {
+        let Done { event, id, phone_number_id, error } = serde_json::from_slice(line)?;
+        let unlawful = error.is_some_and(|error| error.class == Class::Invalid.name());
+        if let ("result", false, Ok(id)) = (event.as_str(), unlawful, JobId::parse(&id)) {
+            self.done.insert((phone_number_id.and_then(|n| NumberId::parse(&n).ok()), id));
+        }
+        Ok(())
+    }
+
+    fn dead_letter(&mut self, line: &[u8]) -> Result<(), serde_json::Error> {
+        let letter: DeadLetter = serde_json::from_slice(line)?;
+        if letter.class == Class::Invalid.name() {
+            self.unlawful.insert(hash(&letter.original));
+        }
+        Ok(())
+    }
+}
+
 impl Out {
     /// After a line that was not written whole nothing may follow: it would be read as its end.
     fn whole(&self) -> Result<(), String> {
@@ -177,31 +202,4 @@ pub fn beside(path: &Path, what: &str) -> PathBuf {
     name.push(".");
     name.push(what);
     PathBuf::from(name)
-}
-
-/// Opens a file to append to, and shows each of its whole lines. A last line that a kill left torn
-/// is cut away: what it would have told is told again.
-fn append(
-    path: &Path,
-    mut each: impl FnMut(&str) -> Result<(), serde_json::Error>,
-) -> Result<File, OpenError> {
-    let failed = |source| OpenError { path: path.to_owned(), source };
-    let file =
-        OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
-    let mut lines = BufReader::new(&file);
-    let (mut line, mut whole, mut number) = (String::new(), 0, 0u64);
-    while lines.read_line(&mut line).map_err(failed)? > 0 {
-        number += 1;
-        if !line.ends_with('\n') {
-            file.set_len(whole).map_err(failed)?;
-            break;
-        }
-        each(&line).map_err(|error| {
-            let reason = format!("line {number} is not what this program writes: {error}");
-            failed(io::Error::new(io::ErrorKind::InvalidData, reason))
-        })?;
-        whole += line.len() as u64;
-        line.clear();
-    }
-    Ok(file)
 }
