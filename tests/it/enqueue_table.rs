@@ -248,7 +248,15 @@ async fn what_is_wrong_with_a_template_or_a_table_is_said_before_anything_is_don
             no_name.as_str(),
             "body.json: {{nam}}: the table has no column \"nam\"; it has phone, name",
         ),
-        ("phone;name\n1;2\n".into(), TEMPLATE, "no column \"phone\"; it has phone;name"),
+        (
+            "phone;name\n1;2\n".into(),
+            TEMPLATE,
+            "no column \"phone\"; it has phone;name (is it one column? else --delimiter ';')",
+        ),
+        ("phone\tname\n1\t2\n".into(), TEMPLATE, "(is it one column? else --delimiter '\\t')"),
+        (String::new(), TEMPLATE, "table.csv: the table is empty"),
+        ("\n\n".into(), TEMPLATE, "table.csv: the table is empty"),
+        ("phone,\"name\n1,2\n".into(), TEMPLATE, "table.csv: line 1: a quote is not closed"),
     ];
     for (table, template, part) in cases {
         let ended = desk.enqueue(&table, template, &["--dry-run"]).on(&broker).run().await;
@@ -258,7 +266,52 @@ async fn what_is_wrong_with_a_template_or_a_table_is_said_before_anything_is_don
     let open_quote = format!("{}+999000000001,\"Ann\n{}", people(1), "x,y\n".repeat(500_000));
     let ended = desk.enqueue(&open_quote, TEMPLATE, &["--dry-run"]).on(&broker).run().await;
     assert_eq!(ended.code, Some(1), "{}", ended.said());
-    let part =
-        "the row that begins at line 3: it is longer than 1048576 bytes: is a quote not closed?";
+    let part = "line 3: the row is longer than 1048576 bytes: is a quote not closed?";
     assert!(ended.said().contains(part), "{}", ended.said());
+}
+
+#[tokio::test]
+async fn a_table_that_is_no_utf_8_is_to_be_saved_anew() {
+    let desk = Desk::new();
+    let template = desk.write("body.json", TEMPLATE).display().to_string();
+    let utf_16 = |text: &str| -> Vec<u8> {
+        [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
+    };
+    let cases = [
+        (utf_16("phone,name\n1,2\n"), "table.csv: the table is UTF-16: save it as UTF-8"),
+        (b"phone,gr\xf6sse\n1,2\n".to_vec(), "the header is no UTF-8: save the table as UTF-8"),
+    ];
+    for (text, part) in cases {
+        let table = desk.dir.path().join("table.csv");
+        std::fs::write(&table, text).unwrap();
+        let table = table.display().to_string();
+        let program = Program::new(&["enqueue", &table, "--template", &template, "--dry-run"]);
+        let ended = program.run().await;
+        assert_eq!(ended.code, Some(2), "{}", ended.said());
+        assert!(ended.said().contains(part), "{part}\n{}", ended.said());
+    }
+}
+
+#[tokio::test]
+async fn a_quote_that_is_not_closed_gives_nobody_the_rows_of_others() {
+    let (broker, desk) = (Broker::shared(), Desk::new());
+    let table = "phone,name\n+999000000001,\"Ann\n+999000000002,Bob\n+999000000003,Eve\n";
+    let ended = desk.enqueue(table, TEMPLATE, &["--yes"]).on(&broker).run().await;
+    assert_eq!(ended.code, Some(1), "{}", ended.said());
+    let last = ended.err.last().unwrap();
+    assert!(last.ends_with("reading the table: line 2: a quote is not closed"), "{}", ended.said());
+    assert!(!ended.said().contains("enqueued and confirmed"), "{}", ended.said());
+}
+
+#[tokio::test]
+async fn refused_rows_are_told_by_their_lines_twenty_of_them_and_the_rest_counted() {
+    let (broker, desk) = (Broker::shared(), Desk::new());
+    let table = format!("phone,name\r\n\r\n1,Ann\r\n{}", "2,Bob\r\n".repeat(1253));
+    let ended = desk.enqueue(&table, TEMPLATE, &["--dry-run"]).on(&broker).run().await;
+    assert_eq!(ended.code, Some(1), "{}", ended.said());
+    let told: Vec<&String> =
+        ended.err.iter().filter(|line| line.contains(": not enqueued: ")).collect();
+    assert_eq!(told.len(), 20, "{}", ended.said());
+    assert!(told[0].contains("line 3: ") && told[19].contains("line 22: "), "{}", ended.said());
+    assert!(ended.said().contains("and 1,234 more lines not enqueued"), "{}", ended.said());
 }

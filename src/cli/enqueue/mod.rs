@@ -7,6 +7,7 @@ mod feed;
 mod forecast;
 mod ids;
 mod outcomes;
+mod source;
 mod table;
 mod tally;
 mod template;

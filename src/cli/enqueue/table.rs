@@ -3,18 +3,15 @@
 
 use super::entries::Entry;
 use super::ids::{Ids, derived};
+use super::source::Source;
 use super::template::{Mapping, Template};
 use crate::config::read_text;
 use crate::wire::{Recipient, SendJob};
 use bytes::Bytes;
 use csv::{ByteRecord, ErrorKind, ReaderBuilder, Trim};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The longest row. A quote that is never closed must not read the rest of a table into the memory.
-const MAX_ROW_BYTES: usize = 1024 * 1024;
 
 /// The most rows of a table: their ids are held to find those that stand in it twice.
 const MAX_ROWS: usize = 5_000_000;
@@ -49,8 +46,8 @@ impl Table {
             Err(error) => return Err(named(error.to_string())),
         }
         let mut reader = reader(path, delimiter).map_err(|error| named(error.to_string()))?;
-        let header = reader.headers().map_err(|error| named(error.to_string()))?;
-        let columns: Arc<[String]> = header.iter().map(str::to_owned).collect();
+        let header = reader.byte_headers().map_err(|error| named(error.to_string()))?;
+        let columns = columns(header).map_err(|reason| named(reason.to_owned()))?;
         let text = read_text(template).map_err(|error| error.to_string());
         let template = text
             .and_then(|text| Template::read(&text, &columns, mappings))
@@ -101,7 +98,7 @@ impl Table {
 #[derive(Debug)]
 pub(super) struct Rows {
     table: Table,
-    reader: csv::Reader<Bounded>,
+    reader: csv::Reader<Source>,
     /// The latest.
     record: ByteRecord,
     seen: Ids,
@@ -123,24 +120,22 @@ impl Rows {
 
     fn next_row(&mut self) -> io::Result<Option<Entry>> {
         loop {
-            self.reader.get_mut().left = MAX_ROW_BYTES;
-            let line = self.reader.position().line();
+            self.reader.get_mut().next_row();
             let read = self.reader.read_byte_record(&mut self.record);
-            let job = match read.map_err(csv::Error::into_kind) {
+            let byte = self.record.position().map_or(0, csv::Position::byte);
+            let line = self.reader.get_mut().line_at(byte);
+            let job = match read {
                 Ok(false) => return Ok(None),
                 // What spreadsheets leave at the end.
                 Ok(true) if self.record.iter().all(<[u8]>::is_empty) => continue,
                 Ok(true) => self.table.job(&self.record).and_then(|job| self.unseen(job)),
-                Err(ErrorKind::UnequalLengths { expected_len, len, .. }) => {
-                    Err(format!("it has {len} columns, the header has {expected_len}"))
-                }
-                Err(ErrorKind::Io(error)) => {
-                    let reason = format!("the row that begins at line {line}: {error}");
-                    return Err(io::Error::new(error.kind(), reason));
-                }
-                Err(other) => return Err(io::Error::other(format!("{other:?}"))),
+                Err(error) => match error.kind() {
+                    ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                        Err(format!("it has {len} columns, the header has {expected_len}"))
+                    }
+                    _ => return Err(io::Error::other(error)),
+                },
             };
-            let line = self.record.position().map_or(line, csv::Position::line);
             return Ok(Some(Entry { line, job }));
         }
     }
@@ -188,27 +183,19 @@ fn masked(cell: &str) -> String {
     Recipient::from_to(cell).to_string()
 }
 
-fn reader(path: &Path, delimiter: u8) -> io::Result<csv::Reader<Bounded>> {
-    let bounded = Bounded { file: File::open(path)?, left: MAX_ROW_BYTES };
-    Ok(ReaderBuilder::new().delimiter(delimiter).trim(Trim::All).from_reader(bounded))
+fn reader(path: &Path, delimiter: u8) -> io::Result<csv::Reader<Source>> {
+    let source = Source::open(path, delimiter)?;
+    Ok(ReaderBuilder::new().delimiter(delimiter).trim(Trim::All).from_reader(source))
 }
 
-/// A file of which so much can be read until somebody gives it more.
-#[derive(Debug)]
-struct Bounded {
-    file: File,
-    left: usize,
-}
-
-impl Read for Bounded {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 {
-            let reason = format!("it is longer than {MAX_ROW_BYTES} bytes: is a quote not closed?");
-            return Err(io::Error::other(reason));
-        }
-        let most = buffer.len().min(self.left);
-        let read = self.file.read(&mut buffer[..most])?;
-        self.left -= read;
-        Ok(read)
+/// The names of the columns.
+fn columns(header: &ByteRecord) -> Result<Arc<[String]>, &'static str> {
+    if header.is_empty() {
+        return Err("the table is empty");
     }
+    if [b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| header.as_slice().starts_with(*mark)) {
+        return Err("the table is UTF-16: save it as UTF-8");
+    }
+    let names = header.iter().map(|name| std::str::from_utf8(name).map(str::to_owned));
+    names.collect::<Result<_, _>>().map_err(|_| "the header is no UTF-8: save the table as UTF-8")
 }

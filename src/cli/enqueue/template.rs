@@ -85,10 +85,23 @@ fn find(name: &str, columns: &[String], mappings: &[Mapping]) -> Result<usize, S
         (Some(at), None) => Ok(at),
         (Some(_), Some(_)) => Err(format!("{{{{{name}}}}}: the table has two columns {column:?}")),
         (None, _) => Err(format!(
-            "{{{{{name}}}}}: the table has no column {column:?}; it has {} (--map {name}=COLUMN names another)",
-            columns.join(", ")
+            "{{{{{name}}}}}: the table has no column {column:?}; it has {} ({})",
+            columns.join(", "),
+            other_delimiter(columns)
+                .unwrap_or_else(|| format!("--map {name}=COLUMN names another"))
         )),
     }
+}
+
+/// What may stand between the columns where all of them are taken for one.
+fn other_delimiter(columns: &[String]) -> Option<String> {
+    let [one] = columns else { return None };
+    let shown = |delimiter: char| match delimiter {
+        '\t' => "--delimiter '\\t'".to_owned(),
+        other => format!("--delimiter '{other}'"),
+    };
+    let found = [';', '\t', '|', ','].into_iter().find(|delimiter| one.contains(*delimiter))?;
+    Some(format!("is it one column? else {}", shown(found)))
 }
 
 /// A text and the blanks in it.
