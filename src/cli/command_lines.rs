@@ -78,8 +78,9 @@ fn command_lines(line: &str) -> Vec<String> {
     parts
         .filter_map(|part| {
             let from = part.find(&format!("{NAME} "))?;
-            let is_called =
-                part[..from].split_whitespace().all(|word| word.contains('=') || word == "sudo");
+            let is_called = part[..from]
+                .split_whitespace()
+                .all(|word| word.contains('=') || ["sudo", "env"].contains(&word));
             let called = part[from..].split("   ").next().unwrap_or_default();
             let called = called.split(" >").next().unwrap_or_default();
             is_called.then(|| called.trim().to_owned())

@@ -4,6 +4,7 @@ use super::output::{self, tell};
 use super::{End, parts};
 use crate::config::Settings;
 use crate::queue::rabbitmq::{Follower, Taker};
+use crate::wire::NumberId;
 use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
@@ -22,8 +23,8 @@ pub(super) struct ResultsArguments {
     #[arg(long, value_enum)]
     status: Option<Of>,
     /// Only results of this phone number ID
-    #[arg(long, value_name = "ID")]
-    number: Option<String>,
+    #[arg(long, value_name = "ID", value_parser = NumberId::parse)]
+    number: Option<NumberId>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -68,7 +69,7 @@ async fn take(settings: &Settings) -> anyhow::Result<End> {
 
 async fn follow(arguments: &ResultsArguments, settings: &Settings) -> anyhow::Result<End> {
     let status = arguments.status.map_or("*", Of::name);
-    let number = arguments.number.as_deref().unwrap_or("*");
+    let number = arguments.number.as_ref().map_or("*", NumberId::as_str);
     let pattern = match (arguments.status, &arguments.number) {
         (None, None) => "#".to_owned(),
         _ => format!("result.{status}.{number}"),

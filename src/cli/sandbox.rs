@@ -1,7 +1,7 @@
 //! `sandbox`: a fake ChakraHQ on this machine.
 
-use super::End;
 use super::output::{print_json, tell};
+use super::{End, Usage};
 use crate::config::read_text;
 use crate::sandbox::{COMPILED_IN, Sandbox, SandboxConfig};
 use anyhow::Context;
@@ -34,7 +34,8 @@ pub(super) async fn run(arguments: SandboxArguments) -> anyhow::Result<End> {
         None => SandboxConfig::from_toml(COMPILED_IN)?,
         Some(path) => {
             let text = read_text(path).with_context(|| format!("reading {}", path.display()))?;
-            SandboxConfig::from_toml(&text).with_context(|| format!("in {}", path.display()))?
+            let of_file = |error| Usage(format!("{}: {error}", path.display()));
+            SandboxConfig::from_toml(&text).map_err(of_file)?
         }
     };
     if let Some(listen) = arguments.listen {
@@ -44,7 +45,9 @@ pub(super) async fn run(arguments: SandboxArguments) -> anyhow::Result<End> {
         config.webhook.url = arguments.webhook;
     }
     let (token, plugin) = (config.token.clone(), config.plugin_id.clone());
-    let sandbox = Sandbox::start(config).await.context("starting the sandbox")?;
+    let listen = config.listen;
+    let sandbox = Sandbox::start(config).await;
+    let sandbox = sandbox.with_context(|| format!("starting the sandbox on {listen}"))?;
     let url = sandbox.base_url();
     if arguments.json {
         print_json(&json!({ "base_url": url, "token": token, "plugin_id": plugin }))?;

@@ -71,7 +71,7 @@ impl SandboxConfig {
     /// # Errors
     /// Names the key, its line and what was expected, or the rule that contradicts itself.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)?;
+        let config: Self = toml::from_str(text).map_err(ConfigError::Toml)?;
         config.check()?;
         Ok(config)
     }
@@ -104,8 +104,8 @@ impl Default for SandboxConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not TOML, an unknown key or a wrong type.
-    #[error("sandbox configuration: {0}")]
-    Toml(#[from] toml::de::Error),
+    #[error("sandbox configuration: {}", .0.to_string().trim_end())]
+    Toml(toml::de::Error),
     /// A value that cannot be meant.
     #[error("sandbox configuration: `{key}`: {reason}")]
     Invalid {

@@ -107,3 +107,16 @@ async fn what_commands_found_and_did_is_there_as_json_too() {
     let both = of(&["send", "--jobs", jobs, "--results", "-", "--json"]).run().await;
     assert_eq!((both.code, both.out.len()), (Some(2), 0), "{}", both.said());
 }
+
+#[tokio::test]
+async fn a_mistake_in_the_sandboxs_file_is_told_once_with_the_files_name() {
+    let dir = tempdir().unwrap();
+    let file = write(&dir, "faults.toml", &["nonsense = 1".to_owned()]);
+    let file = file.to_str().unwrap();
+    let ended = Program::new(&["sandbox", "--sandbox-config", file]).run().await;
+    assert_eq!(ended.code, Some(2), "{}", ended.said());
+    let said = ended.said();
+    assert!(said.contains(file) && said.matches("unknown field").count() == 1, "{said}");
+    let stranger = Program::new(&["results", "--number", "abc"]).run().await;
+    assert_eq!(stranger.code, Some(2), "{}", stranger.said());
+}
