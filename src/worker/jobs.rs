@@ -1,5 +1,6 @@
 //! What this worker knows of one job, for who asks (`why`, `/jobs/{id}`): where it stands if it is in hand,
-//! where it went, and what the ledger has of it. Decides nothing, and names no recipient in full.
+//! where it went, and what the ledger has of it. Decides nothing, and names no recipient in full: so it leaves
+//! out Meta's id of the message, which has the phone number in it. The result has that id.
 
 use super::Hall;
 use super::failures::Recent;
@@ -101,8 +102,6 @@ pub enum Stands {
         since: Timestamp,
         /// The result's.
         status: Word,
-        /// Meta's id of its message.
-        whatsapp_message_id: Option<String>,
         /// Requests made, where that is still known.
         attempts: Option<u32>,
         /// Why it was not accepted.
@@ -240,7 +239,6 @@ fn read(Known { changed, past, .. }: &Known) -> (Stands, Option<Step>) {
             let stands = Stands::Over {
                 since: event.finished_at,
                 status: event.status.name().into(),
-                whatsapp_message_id: event.whatsapp_message_id.clone(),
                 attempts: Some(event.attempts),
                 fault,
                 is_dead_letter: dead_letter.is_some(),
@@ -258,14 +256,9 @@ impl JobView {
             Step::PutOff { at, why, due, in_doubt } => {
                 Stands::PutOff { since: at, why, due, in_doubt }
             }
-            Step::Ended { at, status, fault, is_dead_letter } => Stands::Over {
-                since: at,
-                status,
-                whatsapp_message_id: None,
-                attempts: None,
-                fault,
-                is_dead_letter,
-            },
+            Step::Ended { at, status, fault, is_dead_letter } => {
+                Stands::Over { since: at, status, attempts: None, fault, is_dead_letter }
+            }
             Step::Brought { .. }
             | Step::Received { .. }
             | Step::Waited { .. }

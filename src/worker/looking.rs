@@ -130,7 +130,7 @@ impl Looking {
             Err(error) => Sighting::Blind(error.to_string()),
         };
         self.metrics.looked(&sighting);
-        tracing::debug!(job = %job.id, ?sighting, "looked for it");
+        tracing::debug!(job = %job.id, saw = told(&sighting), "looked for it");
         sighting
     }
 
@@ -234,5 +234,28 @@ impl Looking {
         };
         sleep_until(moment).await;
         Ok(())
+    }
+}
+
+/// For logs: without Meta's id of the message, which has the recipient's phone number in it.
+fn told(sighting: &Sighting) -> String {
+    match sighting {
+        Sighting::Found { whatsapp_message_id: _ } => "it".to_owned(),
+        Sighting::Several => "several".to_owned(),
+        Sighting::Nothing { lag: Some(lag) } => format!("nothing, where it shows within {lag:?}"),
+        Sighting::Nothing { lag: None } => "nothing, which proves nothing".to_owned(),
+        Sighting::Blind(reason) => format!("no list: {reason}"),
+        Sighting::NoChat => "no chat".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_does_not_say_which_message_was_found() {
+        let found = Sighting::Found { whatsapp_message_id: "wamid.1".into() };
+        assert_eq!(told(&found), "it");
     }
 }

@@ -118,8 +118,8 @@ mod tests {
 
     fn over(at: &str) -> Value {
         json!({
-            "is": "over", "since": at, "status": "accepted", "whatsapp_message_id": "wamid.1",
-            "attempts": 2, "fault": null, "is_dead_letter": false,
+            "is": "over", "since": at, "status": "accepted", "attempts": 2, "fault": null,
+            "is_dead_letter": false,
         })
     }
 

@@ -74,7 +74,7 @@ fn stands(stands: &Stands, worker: &str, now: Timestamp) -> String {
         Stands::Returned { since } => {
             format!("in RabbitMQ: {worker} had it at {since:.3} and began nothing; it comes again")
         }
-        Stands::Over { since, status, whatsapp_message_id, attempts, fault, is_dead_letter } => {
+        Stands::Over { since, status, attempts, fault, is_dead_letter } => {
             let mut text = format!("over since {since:.3}: {}", tame(status));
             if let Some(fault) = fault {
                 text += &format!(" ({})", of_fault(fault));
@@ -83,9 +83,6 @@ fn stands(stands: &Stands, worker: &str, now: Timestamp) -> String {
                 text += &format!(", requests made: {attempts}");
             }
             text += &format!(", by {worker}");
-            if let Some(id) = whatsapp_message_id {
-                text += &format!("\nWhatsApp's id: {}", tame(id));
-            }
             if *is_dead_letter {
                 text += "\nits original is in the dead letters: chakra-sender dead-letters show ID";
             }
