@@ -7,13 +7,23 @@ use super::failures::Recent;
 use super::step::{Fault, Step, Word, millis, millis_or_null};
 use super::views::LaneViews;
 use super::whereabouts::{At, Gone, Here, Track};
-use crate::ledger::{Known, Ledger};
+use crate::ledger::Known;
 use crate::policy::{Outcome, Past};
-use crate::wire::{JobId, NumberId};
+use crate::wire::{Class, JobId, NumberId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// What one worker knows of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Each delivery in hand, and each replay that left. None where the job is not known.
+    pub jobs: Vec<JobView>,
+    /// The ledger could not be read, and may know more. Older workers do not say it.
+    #[serde(default)]
+    pub ledger_unread: bool,
+}
 
 /// One job, or one replay of it, as one worker knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,6 +119,21 @@ pub enum Stands {
         /// Whether its original went to the dead letters.
         is_dead_letter: bool,
     },
+    /// In the dead letters, as they tell it: no worker says so.
+    DeadLetter {
+        /// Since when.
+        #[serde(serialize_with = "millis_or_null")]
+        since: Option<Timestamp>,
+        /// Why.
+        class: Option<Class>,
+        /// Meta's code, where its last error has one.
+        code: Option<u32>,
+        /// Requests made.
+        attempts: Option<u32>,
+        /// When a worker first saw it.
+        #[serde(serialize_with = "millis_or_null")]
+        first_received: Option<Timestamp>,
+    },
     /// What a later version tells.
     #[serde(other)]
     Unknown,
@@ -124,6 +149,7 @@ impl Stands {
             | Stands::Answered { since, .. }
             | Stands::Returned { since }
             | Stands::Over { since, .. } => Some(*since),
+            Stands::DeadLetter { since, .. } => *since,
             Stands::Unknown => None,
         }
     }
@@ -141,23 +167,26 @@ impl JobViews {
         JobViews { hall, lanes }
     }
 
-    /// What is known of the job: one view of each delivery in hand, of each replay that left. Nothing where it
-    /// is not known.
-    pub fn find(&self, id: &JobId) -> Vec<JobView> {
+    /// What is known of the job. Reads the disk, and blocks meanwhile.
+    pub fn find(&self, id: &JobId) -> Found {
         let (here, mut gone) = self.hall.whereabouts.find(id);
-        let mut views: Vec<JobView> = here.iter().map(|track| self.in_hand(track)).collect();
+        let mut jobs: Vec<JobView> = here.iter().map(|track| self.in_hand(track)).collect();
         let is_here = |replay: Option<u32>| here.iter().any(|track| track.replay == replay);
         if gone.as_ref().is_some_and(|gone| is_here(gone.replay)) {
             gone = None;
         }
-        for known in look_up(&self.hall.ledger, id) {
+        let known = self.hall.ledger.look_up(id).inspect_err(|error| {
+            tracing::warn!(job = %id, %error, "what is known of it cannot be read");
+        });
+        let ledger_unread = known.is_err();
+        for known in known.unwrap_or_default() {
             if !is_here(known.replay) {
                 let same = gone.take_if(|gone| gone.replay == known.replay);
-                views.push(remembered(known, same));
+                jobs.push(remembered(known, same));
             }
         }
-        views.extend(gone.and_then(JobView::gone));
-        views
+        jobs.extend(gone.and_then(JobView::gone));
+        Found { jobs, ledger_unread }
     }
 
     /// What failed of the number in the last 15 minutes, the most frequent first.
@@ -187,14 +216,6 @@ impl JobViews {
             left_out: steps.left_out,
         }
     }
-}
-
-/// A ledger that cannot be read knows nothing just now.
-fn look_up(ledger: &Ledger, id: &JobId) -> Vec<Known> {
-    ledger.look_up(id).unwrap_or_else(|error| {
-        tracing::debug!(job = %id, %error, "what is known of it cannot be read");
-        Vec::new()
-    })
 }
 
 /// What the ledger has, with what is remembered of its way. Where both tell how it stands, the later word

@@ -25,7 +25,7 @@ mod waiting;
 mod whereabouts;
 
 pub use failures::Recent;
-pub use jobs::{JobView, JobViews, Stands};
+pub use jobs::{Found, JobView, JobViews, Stands};
 pub use live::Tuner;
 pub use plugin::PluginAsker;
 pub use step::{Fault, Step, Word};

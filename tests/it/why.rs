@@ -6,9 +6,11 @@ use crate::support::world::{NUMBER, OTHER, text, text_to};
 use chakra_sender::clock;
 use chakra_sender::queue::rabbitmq::WorkerId;
 use chakra_sender::sandbox::Sandbox;
+use fjall::KeyspaceCreateOptions;
 use jiff::ToSpan;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
+use std::path::Path;
 use tokio::task::JoinSet;
 
 /// The words that no `why` may say.
@@ -73,6 +75,18 @@ fn tells_no_secret(said: &str) {
 
 fn secret(id: &str) -> String {
     text_to(id, TO, SECRET)
+}
+
+/// Makes the finished records of a ledger unreadable, as damage on its disk does.
+fn spoil(ledger: &Path) {
+    let database = fjall::Database::builder(ledger.join("database")).open().unwrap();
+    for name in database.list_keyspace_names() {
+        let records = database.keyspace(&name, KeyspaceCreateOptions::default).unwrap();
+        let keys: Vec<_> = records.prefix(b"f").map(|record| record.key().unwrap()).collect();
+        for key in keys {
+            records.insert(key, b"").unwrap();
+        }
+    }
 }
 
 fn steps(life: &Value) -> Vec<&str> {
@@ -186,6 +200,21 @@ async fn attempts_waits_and_the_outcome_are_told_also_after_the_end() {
     let life = desk.life("refused").await;
     assert_eq!((&life["stands"]["is"], &life["phone_number_id"]), (&json!("over"), &Value::Null));
     assert_eq!(life["stands"]["status"], "accepted");
+
+    // A worker that cannot read its ledger does not say that it knows nothing.
+    worker.signal("TERM");
+    assert_eq!(worker.end().await.code, Some(0));
+    spoil(dir.path());
+    let program = Program::worker(&desk.sandbox, &desk.broker);
+    let mut worker = program.set("ledger.path", &dir.path().display().to_string()).start();
+    let admin = worker.admin().await;
+    admin.ready().await;
+    let unread = desk.why(&["refused"]).await;
+    assert_eq!((unread.code, unread.out.len()), (Some(1), 0), "{}", unread.said());
+    assert!(unread.said().contains("cannot read its ledger"), "{}", unread.said());
+    assert!(!unread.said().contains("no worker knows"), "{}", unread.said());
+    admin.says("/jobs/refused", 200, r#""ledger_unread":true"#).await;
+    admin.says("/jobs/another", 200, r#""ledger_unread":false"#).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::page::Report;
 use crate::wire::{JobId, NumberId};
-use crate::worker::{JobView, Stands, Step};
+use crate::worker::{Found, JobView, Stands, Step};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -11,17 +11,16 @@ use serde_json::{Value, json};
 pub(super) struct Life {
     /// As the worker has it that knows best how it stands.
     pub(super) view: JobView,
-    /// That worker.
-    pub(super) worker: String,
+    /// That worker; none where the dead letters tell it.
+    pub(super) worker: Option<String>,
     /// What happened, in order, and in which worker.
     pub(super) steps: Vec<(String, Step)>,
 }
 
-/// What workers answered, of that number alone where one is named. What cannot be read of an answer is left
-/// out. A view without a number is of a ledger, and is taken for the same job's where there is only one.
-pub(super) fn lives(reports: Vec<Value>, number: Option<&NumberId>) -> Vec<Life> {
-    let reports = reports.into_iter().filter_map(|report| serde_json::from_value(report).ok());
-    let views = reports.flat_map(|Report { worker, jobs }| {
+/// What workers answered, of that number alone where one is named. A view without a number is of a ledger, and
+/// is taken for the same job's where there is only one.
+pub(super) fn lives(reports: Vec<Report>, number: Option<&NumberId>) -> Vec<Life> {
+    let views = reports.into_iter().flat_map(|Report { worker, found: Found { jobs, .. } }| {
         jobs.into_iter().map(move |view| (worker.clone(), view))
     });
     let (named, nameless): (Vec<_>, Vec<_>) =
@@ -48,7 +47,7 @@ pub(super) fn lives(reports: Vec<Value>, number: Option<&NumberId>) -> Vec<Life>
 impl Life {
     fn new(worker: String, view: JobView) -> Life {
         let steps = view.steps.iter().map(|step| (worker.clone(), step.clone())).collect();
-        Life { view, worker, steps }
+        Life { view, worker: Some(worker), steps }
     }
 
     /// Whether a view is of the same job, as far as can be told.
@@ -65,7 +64,7 @@ impl Life {
             let JobView { stands, recipient, .. } = view;
             self.view.stands = stands;
             self.view.recipient = self.view.recipient.take().or(recipient);
-            self.worker = worker;
+            self.worker = Some(worker);
         }
     }
 
@@ -112,6 +111,10 @@ mod tests {
         json!({ "worker": worker, "jobs": [job] })
     }
 
+    fn told(answers: Vec<Value>, number: Option<&NumberId>) -> Vec<Life> {
+        lives(Report::read(answers), number)
+    }
+
     fn put_off(at: &str) -> Value {
         json!({ "is": "put-off", "since": at, "why": "retry", "due": null, "in_doubt": false })
     }
@@ -136,14 +139,14 @@ mod tests {
     #[test]
     fn who_has_it_in_hand_is_believed_and_the_steps_of_all_stand_in_their_order() {
         let received = |at| json!([{ "step": "received", "at": at, "earlier": 0 }]);
-        let lives = lives(
+        let lives = told(
             vec![
                 report("new", Some("1"), in_hand(EARLY), received(LATE)),
                 report("old", Some("1"), put_off(LATE), received(EARLY)),
             ],
             None,
         );
-        assert_eq!((lives.len(), lives[0].worker.as_str()), (1, "new"));
+        assert_eq!((lives.len(), lives[0].worker.as_deref()), (1, Some("new")));
         let order: Vec<&str> = lives[0].steps.iter().map(|(worker, _)| worker.as_str()).collect();
         assert_eq!(order, ["old", "new"]);
     }
@@ -154,8 +157,8 @@ mod tests {
             report("ledger", None, over(LATE), json!([])),
             report("w", Some("1"), put_off(EARLY), json!([])),
         ];
-        let lives = lives(reports, None);
-        assert_eq!((lives.len(), lives[0].worker.as_str()), (1, "ledger"));
+        let lives = told(reports, None);
+        assert_eq!((lives.len(), lives[0].worker.as_deref()), (1, Some("ledger")));
         assert_eq!(lives[0].view.phone_number_id.as_ref().unwrap().as_str(), "1");
     }
 
@@ -167,10 +170,10 @@ mod tests {
                 report("b", Some("2"), in_hand(EARLY), json!([])),
             ]
         };
-        assert_eq!(lives(reports(), None).len(), 2);
+        assert_eq!(told(reports(), None).len(), 2);
         let two = NumberId::parse("2").unwrap();
-        let picked = lives(reports(), Some(&two));
-        assert_eq!((picked.len(), picked[0].worker.as_str()), (1, "b"));
+        let picked = told(reports(), Some(&two));
+        assert_eq!((picked.len(), picked[0].worker.as_deref()), (1, Some("b")));
     }
 
     #[test]
@@ -181,7 +184,7 @@ mod tests {
             json!({ "is": "elsewhere", "since": 7 }),
             json!([{ "step": "danced", "at": EARLY }]),
         );
-        let lives = lives(vec![later, json!(7), json!({ "worker": "odd" })], None);
+        let lives = told(vec![later, json!(7), json!({ "worker": "odd" })], None);
         assert_eq!((lives.len(), &lives[0].view.stands), (1, &Stands::Unknown));
         assert_eq!(lives[0].steps, [("w".to_owned(), Step::Unknown)]);
     }

@@ -8,7 +8,7 @@ mod words;
 
 pub(super) use page::JobPage;
 
-use super::output::{print, tell};
+use super::output::{print, tame, tell};
 use super::{End, parts, under_signals};
 use crate::clock;
 use crate::config::Settings;
@@ -16,6 +16,7 @@ use crate::queue::rabbitmq::{Gathered, PATIENCE, Question, gather};
 use crate::wire::{JobId, NumberId};
 use clap::Args;
 use life::{Life, lives};
+use page::Report;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
@@ -46,11 +47,15 @@ pub(super) async fn run(arguments: WhyArguments, settings: Settings) -> anyhow::
     let question = Question::Job(id.clone());
     let gathered = gather(&connection, prefix, &question, PATIENCE).await;
     let Gathered { reports, silent } = gathered.map_err(anyhow::Error::msg)?;
-    let workers = Workers { answered: reports.len(), silent: silent.len() };
+    let (answered, silent) = (reports.len(), silent.len());
+    let reports = Report::read(reports);
+    let unread = reports.iter().filter(|report| report.found.ledger_unread);
+    let unread = unread.map(|report| tame(&report.worker)).collect();
+    let workers = Workers { answered, silent, unread };
     let lives = lives(reports, number.as_ref());
     if !lives.is_empty() {
         print_lives(&id, &lives, json)?;
-        workers.tell_silence();
+        workers.tell();
         return Ok(End::Done);
     }
     let stop = CancellationToken::new();
@@ -62,10 +67,25 @@ pub(super) async fn run(arguments: WhyArguments, settings: Settings) -> anyhow::
 struct Workers {
     answered: usize,
     silent: usize,
+    /// Who cannot read its ledger, and may know more than it tells.
+    unread: Vec<String>,
 }
 
 impl Workers {
-    fn tell_silence(&self) {
+    fn tell_unknown(&self, id: &JobId) {
+        if self.unread.is_empty() {
+            tell(format_args!("no worker knows {id}"));
+        }
+        self.tell();
+    }
+
+    /// What keeps the answer from being all that there is to know.
+    fn tell(&self) {
+        for worker in &self.unread {
+            tell(format_args!(
+                "worker {worker} cannot read its ledger, which may know more: its log says why"
+            ));
+        }
         match (self.answered, self.silent) {
             (0, 0) => tell(format_args!(
                 "no worker answers: start one (chakra-sender worker), or look why none reaches this \

@@ -1,16 +1,18 @@
 //! A job that no worker knows: whether it is in the dead letters, and else where it may be.
 
-use super::Workers;
+use super::life::Life;
+use super::{Workers, print_lives};
 use crate::cli::dead_letters;
 use crate::cli::numbers::about;
-use crate::cli::output::{moment, print, print_json, tell};
+use crate::cli::output::tell;
 use crate::cli::{End, parts, progress};
 use crate::clock;
 use crate::config::Settings;
 use crate::policy::rest;
 use crate::queue::rabbitmq::{Console, DeadLetters, Letter};
-use crate::wire::{Class, JobId, NumberId};
-use serde_json::{Value, json};
+use crate::wire::{JobId, NumberId};
+use crate::worker::{JobView, Stands};
+use std::collections::VecDeque;
 use tokio_util::sync::CancellationToken;
 
 /// With more dead letters than this nobody waits for an answer: `dead-letters show` reads them all.
@@ -44,11 +46,11 @@ impl Search<'_> {
             Err(reason) => Letters::NotRead(reason),
         };
         if let Letters::Found(letters) = &letters {
-            self.print(letters)?;
+            let lives: Vec<Life> = letters.iter().map(dead).collect();
+            print_lives(self.id, &lives, self.json)?;
             return Ok(End::Done);
         }
-        tell(format_args!("no worker knows {}", self.id));
-        workers.tell_silence();
+        workers.tell_unknown(self.id);
         let lanes = match Console::connect(&connection, prefix).await {
             Ok(mut console) => {
                 let lanes = self.lanes(&mut console).await;
@@ -58,7 +60,7 @@ impl Search<'_> {
             Err(reason) => Err(reason),
         };
         tell(format_args!("it may be:"));
-        for line in places(&lanes, &letters) {
+        for line in places(self.id, &lanes, &letters) {
             tell(format_args!("  - {line}"));
         }
         Ok(End::NotWell)
@@ -98,40 +100,6 @@ impl Search<'_> {
         letter.id.as_ref() == Some(self.id) && (self.number.is_none() || self.number == number)
     }
 
-    fn print(&self, letters: &[Letter]) -> anyhow::Result<()> {
-        letters.iter().try_for_each(|letter| match self.json {
-            true => print_json(&self.to_json(letter)),
-            false => print(self.words(letter)),
-        })
-    }
-
-    fn to_json(&self, letter: &Letter) -> Value {
-        let stands = json!({
-            "is": "dead-letter", "since": moment(letter.died_at), "class": letter.class.map(Class::name),
-            "code": letter.code, "attempts": letter.attempts,
-            "first_received": moment(letter.first_received),
-        });
-        json!({
-            "id": self.id, "phone_number_id": letter.lane.as_ref().map(|(number, _)| number),
-            "recipient": null, "replay": letter.replay, "worker": null, "stands": stands, "steps": [],
-            "left_out": 0,
-        })
-    }
-
-    /// Its reason is not among them: it can quote the message. `dead-letters show` is asked for this very job.
-    fn words(&self, letter: &Letter) -> String {
-        let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
-        let number = or_unknown(letter.lane.as_ref().map(|(number, _)| number.to_string()));
-        let code = letter.code.map(|code| format!(", code {code}")).unwrap_or_default();
-        let class = letter.class.map_or("unknown", Class::name);
-        let died = or_unknown(moment(letter.died_at));
-        let id = self.id;
-        format!(
-            "job {id}, number {number}\nin the dead letters since {died}: {class}{code}\n\
-             all about it: chakra-sender dead-letters show {id}\n"
-        )
-    }
-
     /// The lanes with jobs that no worker has in hand.
     async fn lanes(&self, console: &mut Console) -> Result<Vec<String>, String> {
         let record = console.record().await?;
@@ -154,6 +122,22 @@ impl Search<'_> {
     }
 }
 
+/// What a dead letter tells. Its reason is not among it: it can quote the message. `dead-letters show` is asked
+/// for this very job.
+fn dead(letter: &Letter) -> Life {
+    let Letter { died_at, class, code, attempts, first_received, .. } = *letter;
+    let stands = Stands::DeadLetter { since: died_at, class, code, attempts, first_received };
+    let view = JobView {
+        phone_number_id: letter.lane.as_ref().map(|(number, _)| number.clone()),
+        recipient: None,
+        replay: letter.replay,
+        stands,
+        steps: VecDeque::new(),
+        left_out: 0,
+    };
+    Life { view, worker: None, steps: Vec::new() }
+}
+
 /// What came of looking into the dead letters.
 enum Letters {
     Found(Vec<Letter>),
@@ -163,7 +147,7 @@ enum Letters {
 }
 
 /// Where a job may be that nobody knows, the likeliest first.
-fn places(lanes: &Result<Vec<String>, String>, letters: &Letters) -> Vec<String> {
+fn places(id: &JobId, lanes: &Result<Vec<String>, String>, letters: &Letters) -> Vec<String> {
     let lane = match lanes {
         Ok(lanes) if lanes.is_empty() => None,
         Ok(lanes) => {
@@ -176,7 +160,7 @@ fn places(lanes: &Result<Vec<String>, String>, letters: &Letters) -> Vec<String>
     };
     let letters = match letters {
         Letters::NotRead(reason) => Some(format!(
-            "in the dead letters, which were not read ({reason}): chakra-sender dead-letters show ID"
+            "in the dead letters, which were not read ({reason}): chakra-sender dead-letters show {id}"
         )),
         Letters::Found(_) | Letters::NotThere => None,
     };
@@ -193,10 +177,14 @@ fn places(lanes: &Result<Vec<String>, String>, letters: &Letters) -> Vec<String>
 mod tests {
     use super::*;
 
+    fn id() -> JobId {
+        JobId::parse("order-1").unwrap()
+    }
+
     #[test]
     fn the_lanes_with_a_backlog_are_named_and_no_more_than_a_few() {
         let lanes = Ok((0..12).map(|n| format!("{n} (7)")).collect());
-        let places = places(&lanes, &Letters::NotThere);
+        let places = places(&id(), &lanes, &Letters::NotThere);
         assert!(
             places[0].contains("0 (7), 1 (7)") && places[0].ends_with("9 (7) and 2 more lanes")
         );
@@ -205,7 +193,9 @@ mod tests {
 
     #[test]
     fn what_could_not_be_looked_at_is_named_as_a_place() {
-        let places = places(&Err("refused".into()), &Letters::NotRead("there are 30000".into()));
+        let letters = Letters::NotRead("there are 30000".into());
+        let places = places(&id(), &Err("refused".into()), &letters);
         assert!(places[0].contains("refused") && places[1].contains("30000"), "{places:?}");
+        assert!(places[1].ends_with("dead-letters show order-1"), "{places:?}");
     }
 }

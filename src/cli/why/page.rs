@@ -2,7 +2,7 @@
 
 use crate::cli::numbers::worker_name;
 use crate::wire::JobId;
-use crate::worker::{JobView, JobViews};
+use crate::worker::{Found, JobViews};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,7 +19,15 @@ pub(super) struct Report {
     /// Which worker, for people.
     pub(super) worker: String,
     /// The job, and its replays.
-    pub(super) jobs: Vec<JobView>,
+    #[serde(flatten)]
+    pub(super) found: Found,
+}
+
+impl Report {
+    /// What cannot be read is left out.
+    pub(super) fn read(answers: Vec<Value>) -> Vec<Report> {
+        answers.into_iter().filter_map(|answer| serde_json::from_value(answer).ok()).collect()
+    }
 }
 
 impl JobPage {
@@ -35,7 +43,7 @@ impl JobPage {
 
     /// What is known of the job; an empty list where nothing is.
     pub(in crate::cli) fn to_json(&self, id: &JobId) -> Value {
-        let report = Report { worker: self.worker.clone(), jobs: self.jobs.find(id) };
+        let report = Report { worker: self.worker.clone(), found: self.jobs.find(id) };
         serde_json::to_value(report).unwrap_or_default()
     }
 }

@@ -4,7 +4,7 @@ use super::life::Life;
 use crate::cli::numbers::about;
 use crate::cli::output::tame;
 use crate::policy::rest;
-use crate::wire::JobId;
+use crate::wire::{Class, JobId};
 use crate::worker::{Fault, Stands, Step};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -22,7 +22,8 @@ pub(super) fn life(id: &JobId, life: &Life, now: Timestamp) -> String {
     if let Some(replay) = view.replay {
         text += &format!(", replay {replay}");
     }
-    text += &format!("\n{}\n", stands(&view.stands, &tame(&life.worker), now));
+    let worker = life.worker.as_deref().map(tame).unwrap_or_default();
+    text += &format!("\n{}\n", stands(id, &view.stands, &worker, now));
     if !life.steps.is_empty() {
         text.push('\n');
     }
@@ -37,7 +38,7 @@ pub(super) fn life(id: &JobId, life: &Life, now: Timestamp) -> String {
     text
 }
 
-fn stands(stands: &Stands, worker: &str, now: Timestamp) -> String {
+fn stands(id: &JobId, stands: &Stands, worker: &str, now: Timestamp) -> String {
     match stands {
         Stands::InHand { since, until, .. } => {
             let mut text = format!("in hand of {worker}: {}", in_hand(stands));
@@ -84,9 +85,20 @@ fn stands(stands: &Stands, worker: &str, now: Timestamp) -> String {
             }
             text += &format!(", by {worker}");
             if *is_dead_letter {
-                text += "\nits original is in the dead letters: chakra-sender dead-letters show ID";
+                text += &format!(
+                    "\nits original is in the dead letters: chakra-sender dead-letters show {id}"
+                );
             }
             text
+        }
+        Stands::DeadLetter { since, class, code, .. } => {
+            let since = since.map(|since| format!(" since {since:.3}")).unwrap_or_default();
+            let class = class.map_or("unknown", Class::name);
+            let code = code.map(|code| format!(", code {code}")).unwrap_or_default();
+            format!(
+                "in the dead letters{since}: {class}{code}\n\
+                 all about it: chakra-sender dead-letters show {id}"
+            )
         }
         Stands::Unknown => {
             format!("{worker} tells what this version does not understand: use its version")
