@@ -43,20 +43,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What is to be remembered of a settlement. None for a job that goes on; none for `invalid` and
-    /// `expired`: nothing was sent, and a second try may be lawful or in time.
+    /// What is to be remembered of a settlement, where there is something.
     pub fn of(settlement: &Settlement) -> Option<Outcome> {
-        let (event, dead_letter) = match settlement {
-            Settlement::Finish(event) => (event, None),
-            Settlement::DeadLetter { event, class, reason, .. } => {
-                (event.as_ref()?, Some((*class, reason.clone())))
-            }
-            Settlement::Reschedule(_) => return None,
+        let event = remembered(settlement)?;
+        let dead_letter = match settlement {
+            Settlement::DeadLetter { class, reason, .. } => Some((*class, reason.clone())),
+            Settlement::Finish(_) | Settlement::Reschedule(_) => None,
         };
-        let invalid = event.error.as_ref().is_some_and(|error| error.class == Class::Invalid);
-        let remembered = !invalid && event.status != Status::Expired;
-        let event = ResultEvent { metadata: None, ..event.clone() };
-        remembered.then_some(Outcome { event, dead_letter })
+        Some(Outcome { event: ResultEvent { metadata: None, ..event.clone() }, dead_letter })
+    }
+
+    /// Whether there is something to be remembered of a settlement.
+    pub fn is_remembered(settlement: &Settlement) -> bool {
+        remembered(settlement).is_some()
     }
 
     /// The same outcome again, for a delivery of the job with this past.
@@ -72,6 +71,18 @@ impl Outcome {
             },
         }
     }
+}
+
+/// None for a job that goes on; none for `invalid` and `expired`: nothing was sent, and a second try may be
+/// lawful or in time.
+fn remembered(settlement: &Settlement) -> Option<&ResultEvent> {
+    let event = match settlement {
+        Settlement::Finish(event) => event,
+        Settlement::DeadLetter { event, .. } => event.as_ref()?,
+        Settlement::Reschedule(_) => return None,
+    };
+    let invalid = event.error.as_ref().is_some_and(|error| error.class == Class::Invalid);
+    (!invalid && event.status != Status::Expired).then_some(event)
 }
 
 /// Where a job stands when it is taken up.

@@ -85,7 +85,7 @@ impl Hall {
             Ok(Ok(ready)) => ready,
             Ok(Err(Stopped::Settled(settlement))) => {
                 // One that only waits does so where it is by now.
-                let is_void = Outcome::of(&settlement).is_none() && !incoming.receipt.is_ours();
+                let is_void = !Outcome::is_remembered(&settlement) && !incoming.receipt.is_ours();
                 return (!is_void).then_some(*settlement);
             }
             Ok(Err(Stopped::Void)) => return None,
@@ -134,7 +134,7 @@ impl Hall {
             let retry = &self.live.borrow().retry;
             policy::conclude(job, &history, answer, retry, times, fastrand::f64())
         };
-        if Outcome::of(&settlement).is_none() {
+        if !Outcome::is_remembered(&settlement) {
             // It was answered: a second delivery of it is not in doubt.
             let Settlement::Reschedule(wait) = &settlement else {
                 let history = History { attempts: attempt, ..history };
@@ -305,12 +305,12 @@ impl Hall {
         let rest = free.saturating_duration_since(now);
         if !rest.is_zero() {
             self.metrics.limit_delayed(number, Limit::Recipient);
-        }
-        if rest > self.live.borrow().max_wait {
             let due = clock::wall() + rest;
-            return Err(Stopped::settled(policy::later(job, history, due, Why::Recipient)));
+            if rest > self.live.borrow().max_wait {
+                return Err(Stopped::settled(policy::later(job, history, due, Why::Recipient)));
+            }
+            track.is_at_until(At::Recipient, due);
         }
-        track.is_at_until(At::Recipient, clock::wall() + rest);
         unless_over(&incoming.tenure, history, sleep_until(free)).await?;
         self.metrics.waited(WaitGate::Recipient, arrived.elapsed());
         Ok(())

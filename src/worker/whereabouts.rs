@@ -13,7 +13,7 @@ use crate::policy::{Answer, History, Outcome, Settlement, Why};
 use crate::queue::Incoming;
 use crate::wire::{JobId, NumberId, Recipient, ResultEvent, SendJob};
 use jiff::Timestamp;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 
 /// A shorter wait is not told afterwards. In a lane with a backlog each job waits for the 2.25 s that
@@ -23,9 +23,9 @@ const NOTABLE_MILLIS: i64 = 3_000;
 /// Steps that are kept of one job: the first, and the last ones.
 const MOST_STEPS: usize = 24;
 
-/// Jobs that went elsewhere and are remembered, at 200 to 500 bytes each. An outage puts off more; of
-/// those the earliest are forgotten.
-const MOST_GONE: usize = 10_000;
+/// Steps that are kept of jobs that went elsewhere, at 72 bytes each. Each job has two at least, and some 300
+/// bytes of its own: 10 MB at most. An outage puts off more than 20,000; of those the earliest are forgotten.
+const MOST_GONE: usize = 40_000;
 
 /// The list of jobs in hand is looked over no earlier than at this length.
 const SHORT: usize = 1_024;
@@ -212,9 +212,11 @@ pub(super) struct Whereabouts {
 #[derive(Debug, Default)]
 struct AllGone {
     jobs: HashMap<JobId, (u64, Gone)>,
-    /// In the order of their leaving. One that came back, or left anew, has a later serial or none.
-    order: VecDeque<(u64, JobId)>,
+    /// The same by their serials, which is the order of their leaving.
+    order: BTreeMap<u64, JobId>,
     serial: u64,
+    /// Of all of them.
+    steps: usize,
 }
 
 impl Whereabouts {
@@ -248,6 +250,8 @@ impl Whereabouts {
             // It grows by then only if more than half are still here.
             here.retain(|track| track.strong_count() > 0);
             let room = here.len().max(SHORT);
+            // What has left keeps its memory as long as it is in the list.
+            here.shrink_to(2 * room);
             here.reserve(room);
         }
         here.push(Arc::downgrade(&track));
@@ -276,26 +280,26 @@ impl Whereabouts {
 
     /// The delivery was settled.
     pub(super) fn left(&self, track: &Track, settlement: &Settlement) {
-        let at = clock::wall();
         let mut state = lock(&track.now);
-        let is_in_ledger = Outcome::of(settlement).is_some();
+        let is_in_ledger = Outcome::is_remembered(settlement);
+        if is_in_ledger && !state.has_a_story() {
+            return;
+        }
         let end = match settlement {
             Settlement::Finish(event) => ended(event, false),
             Settlement::DeadLetter { event: Some(event), .. } => ended(event, true),
             Settlement::DeadLetter { event: None, .. } => return,
             Settlement::Reschedule(wait) => Step::PutOff {
-                at,
+                at: clock::wall(),
                 why: wait.why.name().into(),
                 due: wait.history.due,
                 in_doubt: wait.history.doubt.is_some(),
             },
         };
-        if is_in_ledger && !state.has_a_story() {
-            return;
-        }
         state.note(end);
-        let steps = state.steps.take().map(|steps| *steps).unwrap_or_default();
+        let mut steps = state.steps.take().map(|steps| *steps).unwrap_or_default();
         drop(state);
+        steps.kept.shrink_to_fit();
         let (number, recipient) = (track.number.clone(), track.recipient.clone());
         let gone = Gone { number, recipient, replay: track.replay, steps };
         lock(&self.gone).push(track.id.clone(), gone);
@@ -303,20 +307,17 @@ impl Whereabouts {
 
     /// Of these names: what is in hand, and what went elsewhere last.
     pub(super) fn find(&self, id: &JobId) -> (Vec<Arc<Track>>, Option<Gone>) {
-        let here = self.all();
-        let here = here.into_iter().filter(|track| track.id == *id).collect();
+        let of_it = |track: &Arc<Track>| track.id == *id;
+        let here = lock(&self.here).iter().filter_map(Weak::upgrade).filter(of_it).collect();
         let gone = lock(&self.gone).jobs.get(id).map(|(_, gone)| gone.clone());
         (here, gone)
     }
 
     /// The job of the same recipient that goes before this one now.
     pub(super) fn before_it(&self, track: &Track) -> Option<JobId> {
-        let all = self.all();
-        all.iter().find(|other| other.is_before(track)).map(|other| other.id.clone())
-    }
-
-    fn all(&self) -> Vec<Arc<Track>> {
-        lock(&self.here).iter().filter_map(Weak::upgrade).collect()
+        let here = lock(&self.here);
+        let mut all = here.iter().filter_map(Weak::upgrade);
+        all.find(|other| other.is_before(track)).map(|other| other.id.clone())
     }
 
     /// What happened to a job before it came back: as remembered here, else as it brought along.
@@ -336,22 +337,29 @@ impl Whereabouts {
 
 impl AllGone {
     fn push(&mut self, id: JobId, gone: Gone) {
+        self.remove(&id);
         self.serial += 1;
-        self.order.push_back((self.serial, id.clone()));
+        self.steps += gone.steps.kept.len();
+        self.order.insert(self.serial, id.clone());
         self.jobs.insert(id, (self.serial, gone));
-        while self.order.len() > MOST_GONE
-            && let Some((serial, id)) = self.order.pop_front()
+        while self.steps > MOST_GONE
+            && let Some((_, earliest)) = self.order.pop_first()
         {
-            if self.jobs.get(&id).is_some_and(|(latest, _)| *latest == serial) {
-                self.jobs.remove(&id);
-            }
+            self.remove(&earliest);
         }
     }
 
     fn take(&mut self, job: &SendJob, history: &History) -> Option<Steps> {
         let (_, gone) = self.jobs.get(&job.id)?;
         let is_same = gone.number == job.phone_number_id && gone.replay == history.replay;
-        is_same.then(|| self.jobs.remove(&job.id))?.map(|(_, gone)| gone.steps)
+        is_same.then(|| self.remove(&job.id))?
+    }
+
+    fn remove(&mut self, id: &JobId) -> Option<Steps> {
+        let (serial, gone) = self.jobs.remove(id)?;
+        self.order.remove(&serial);
+        self.steps -= gone.steps.kept.len();
+        Some(gone.steps)
     }
 }
 

@@ -137,15 +137,48 @@ fn who_stands_in_the_line_is_behind_who_has_left_it() {
 }
 
 #[test]
+fn a_job_that_goes_round_takes_its_room_once_and_no_more_than_it_needs() {
+    let (all, metrics) = (Whereabouts::default(), Metrics::new().unwrap());
+    all.left(&enter(&all, "first", None), &put_off("first"));
+    for _ in 0..200 {
+        let track = enter_counted(&all, "round", Some(Why::Recipient), &metrics);
+        all.left(&track, &put_off("round"));
+    }
+    // The second delivery of a job that has not come back.
+    all.left(&enter(&all, "first", None), &put_off("first"));
+    let gone = lock(&all.gone);
+    assert_eq!((gone.jobs.len(), gone.order.len(), gone.steps), (2, 2, MOST_STEPS + 2));
+    for (_, Gone { steps, .. }) in gone.jobs.values() {
+        assert_eq!(steps.kept.capacity(), steps.kept.len());
+    }
+}
+
+#[test]
+fn the_list_of_jobs_in_hand_gets_shorter_when_they_have_left() {
+    let (all, metrics) = (Whereabouts::default(), Metrics::new().unwrap());
+    let enter = |n: usize| enter_counted(&all, &format!("job-{n}"), None, &metrics);
+    let rush: Vec<_> = (0..4 * SHORT).map(enter).collect();
+    let room = lock(&all.here).capacity();
+    assert!(room >= rush.len());
+    drop(rush);
+    for n in 0..room {
+        drop(enter(n));
+    }
+    assert!(lock(&all.here).capacity() <= 2 * SHORT, "{}", lock(&all.here).capacity());
+}
+
+#[test]
 fn everything_is_bounded() {
     let (all, metrics) = (Whereabouts::default(), Metrics::new().unwrap());
-    for n in 0..=MOST_GONE {
+    // Of each it is kept that it came and that it was put off.
+    let (most, later) = (MOST_GONE / 2, put_off("later"));
+    for n in 0..=most {
         let id = format!("job-{n}");
         let track = enter_counted(&all, &id, None, &metrics);
-        all.left(&track, &put_off(&id));
+        all.left(&track, &later);
     }
     let gone = lock(&all.gone);
-    assert_eq!((gone.jobs.len(), gone.order.len()), (MOST_GONE, MOST_GONE));
+    assert_eq!((gone.jobs.len(), gone.order.len(), gone.steps), (most, most, MOST_GONE));
     assert!(!gone.jobs.contains_key(&JobId::parse("job-0").unwrap()));
     drop(gone);
     assert!(lock(&all.here).len() <= 2 * SHORT, "{}", lock(&all.here).len());
