@@ -29,7 +29,7 @@ const BOUNDS: Bounds = Bounds { name: "admin", connections: 64, header: Duration
 pub struct Pages {
     /// `/numbers`
     pub numbers: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// `/jobs/{id}`
+    /// `/jobs/{id}`. It may block.
     pub job: Arc<dyn Fn(&JobId) -> Value + Send + Sync>,
 }
 
@@ -68,7 +68,7 @@ fn routes(metrics: Arc<Metrics>, readiness: Readiness, pages: Pages) -> Router {
         .route("/readyz", get(ready).with_state(readiness.clone()))
         .route("/metrics", get(render).with_state((metrics, readiness)))
         .route("/numbers", get(async move || json(&numbers())))
-        .route("/jobs/{id}", get(async move |Path(id): Path<String>| look_up(&id, |id| job(id))))
+        .route("/jobs/{id}", get(async move |Path(id): Path<String>| look_up(&id, job).await))
 }
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
@@ -90,10 +90,17 @@ async fn render(State((metrics, readiness)): State<(Arc<Metrics>, Readiness)>) -
     }
 }
 
-fn look_up(id: &str, page: impl Fn(&JobId) -> Value) -> Response {
-    match JobId::parse(id) {
-        Ok(id) => json(&page(&id)),
-        Err(reason) => (StatusCode::BAD_REQUEST, reason + "\n").into_response(),
+async fn look_up(id: &str, page: Arc<dyn Fn(&JobId) -> Value + Send + Sync>) -> Response {
+    let id = match JobId::parse(id) {
+        Ok(id) => id,
+        Err(reason) => return (StatusCode::BAD_REQUEST, reason + "\n").into_response(),
+    };
+    match tokio::task::spawn_blocking(move || page(&id)).await {
+        Ok(page) => json(&page),
+        Err(defect) => {
+            tracing::error!(%defect, "what is known of a job cannot be told");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties, Consumer, ExchangeKind};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::block_in_place;
 
@@ -247,6 +247,25 @@ async fn while_the_broker_takes_nothing_nobody_is_gone_and_a_worker_can_leave() 
     for presence in [&mut first, &mut joining.await.unwrap()] {
         sees_that(presence, |seen| *seen == both).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_takes_long_does_not_make_its_worker_look_gone() {
+    let office = Office::open(Broker::shared()).await;
+    let (watching, slow) = (office.worker().await, office.worker().await);
+    let mut presence = office.join(&watching).await.unwrap();
+    // A disk that does not answer.
+    let (answers, disk) = std::sync::mpsc::channel::<Value>();
+    let disk = Mutex::new(disk);
+    let report: ReportOf = Arc::new(move |_| disk.lock().unwrap().recv().unwrap_or_default());
+    let Worker { me, connection } = &slow;
+    let publisher = office.queue.publisher();
+    let _slow = Presence::join(connection, &publisher, &office.names, me, report).await.unwrap();
+    sees(&mut presence, 2).await;
+    let Gathered { reports, silent } = office.gather(NEVER).await;
+    assert_eq!((reports.len(), silent), (1, vec![slow.me.id()]));
+    assert!(nothing_changes(&mut presence).await, "{:?}", presence.workers());
+    drop(answers);
 }
 
 #[tokio::test(flavor = "multi_thread")]

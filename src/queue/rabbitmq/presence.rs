@@ -32,7 +32,7 @@ const BEAT: Duration = Duration::from_millis(500);
 /// All who are asked answer at once: within this time their answers are here.
 pub(super) const ANSWERS: Duration = Duration::from_millis(300);
 
-/// Askers that wait for a report. Who is not among them is told nothing and asks again.
+/// Askers that wait for a report, and reports that are being made. Who is not among them is told nothing and asks again.
 const ASKERS: usize = 16;
 
 /// After so long without hearing itself a worker binds a new queue: somebody may have deleted the
@@ -51,7 +51,7 @@ pub enum Question {
     Job(JobId),
 }
 
-/// What this worker says when somebody asks.
+/// What this worker says when somebody asks. It may block.
 pub type ReportOf = Arc<dyn Fn(&Question) -> Value + Send + Sync>;
 
 /// Nothing is heard or said any more by this connection.
@@ -106,6 +106,7 @@ impl Presence {
             report,
             answer,
             asked,
+            reports: JoinSet::new(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(listener.run(subscription, leaving.clone()));
@@ -177,6 +178,8 @@ struct Speaker {
     answer: Arc<Notify>,
     /// The queues of those who want a report, and of what.
     asked: mpsc::Receiver<(String, Question)>,
+    /// Those that are being made, and for whom: they may read a disk, and no sign of life waits for that.
+    reports: JoinSet<(String, Value)>,
 }
 
 impl Speaker {
@@ -200,7 +203,14 @@ impl Speaker {
                 biased;
                 () = self.answer.notified() => self.say(here).await?,
                 _ = beats.tick() => self.say(here).await?,
-                Some((reply, question)) = self.asked.recv() => self.report(reply, &question).await?,
+                Some(made) = self.reports.join_next() => match made {
+                    Ok((reply, report)) => self.report(reply, report).await?,
+                    Err(defect) => tracing::error!(%defect, "what somebody asked is not answered"),
+                },
+                Some((reply, question)) = self.asked.recv(), if self.reports.len() < ASKERS => {
+                    let report = Arc::clone(&self.report);
+                    self.reports.spawn_blocking(move || (reply, report(&question)));
+                }
             }
         }
     }
@@ -212,8 +222,7 @@ impl Speaker {
     }
 
     /// Tells one asker. If it is gone, so is the report.
-    async fn report(&self, reply: String, question: &Question) -> Result<(), PublishError> {
-        let report = (self.report)(question);
+    async fn report(&self, reply: String, report: Value) -> Result<(), PublishError> {
         let report = Message::Report { worker: self.me.id(), report }.write();
         let bytes = report.len();
         if bytes > MAX_BODY {
