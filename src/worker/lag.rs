@@ -50,6 +50,11 @@ impl Lag {
         self.urgent.age(ready.urgent, now).max(self.normal.age(ready.normal, now))
     }
 
+    /// Jobs in this worker that wait for their turn.
+    pub(super) fn in_line(&self) -> usize {
+        self.urgent.in_line + self.normal.in_line
+    }
+
     fn head(&mut self, priority: Priority) -> &mut Head {
         match priority {
             Priority::Urgent => &mut self.urgent,
@@ -137,9 +142,10 @@ mod tests {
     fn jobs_in_hand_that_get_no_turn_count_and_one_that_gives_up_does_not() {
         let lag = lag();
         let place = InLine::join(&lag, Priority::Normal);
-        assert_eq!(oldest(&lag, NOTHING, 40), 40);
-        drop(place);
-        assert_eq!(oldest(&lag, NOTHING, 41), 0);
+        let urgent = InLine::join(&lag, Priority::Urgent);
+        assert_eq!((oldest(&lag, NOTHING, 40), lock(&lag).in_line()), (40, 2));
+        drop((place, urgent));
+        assert_eq!((oldest(&lag, NOTHING, 41), lock(&lag).in_line()), (0, 0));
     }
 
     #[test]

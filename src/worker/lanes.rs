@@ -239,7 +239,7 @@ impl Lane {
             number: self.number.clone(),
             rate: belief.rate,
             source: belief.source.name().to_owned(),
-            waiting: lock(&self.waiting).len(),
+            waiting: lock(&self.lag).in_line(),
             in_flight: self.max_calls.saturating_sub(self.calls.available_permits()),
             held_until: held.map(|(until, _)| wall + until.saturating_duration_since(now)),
             held_for: held.map(|(_, reason)| reason.name().to_owned()),

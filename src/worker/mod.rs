@@ -61,7 +61,8 @@ use whereabouts::{At, Track, Whereabouts};
 /// single message, so this is enough for 30,000 different recipients a second.
 const MAX_RECIPIENTS: usize = 200_000;
 
-/// What went elsewhere is forgotten, and what nobody waits for is no longer listened to, after this.
+/// So often jobs in doubt that were not heard of again are forgotten, and the statuses of numbers without such a
+/// job no longer listened to.
 const LOOK_OVER: Duration = Duration::from_secs(10);
 
 /// What the hall needs to know.

@@ -5,7 +5,7 @@ use super::account::Account;
 use super::lag::Lag;
 use super::lanes::Lane;
 use super::lock;
-use super::step::Word;
+use super::step::{Word, millis_or_null};
 use crate::clock;
 use crate::limiter::{Rate, Rates, Source};
 use crate::metrics::{Metrics, RateSource};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The metrics of all lanes are compared with the truth so often: a rate that climbs and a pause that
-/// ends do so without an event. A thousand lanes take less than a millisecond.
+/// ends do so without an event.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Who knows an idle lane: the list of lanes, and who hands out its turns.
@@ -39,6 +39,7 @@ pub struct LaneView {
     /// Requests under way.
     pub in_flight: usize,
     /// Until when the number is left alone, after an answer that asked for it.
+    #[serde(serialize_with = "millis_or_null")]
     pub held_until: Option<Timestamp>,
     /// What that answer said, as a short word.
     pub held_for: Option<String>,
@@ -85,11 +86,13 @@ impl LaneViews {
     pub fn list(&self) -> Vec<LaneView> {
         let now = (clock::monotonic(), clock::wall());
         let served = self.served.numbers();
-        let all = lock(&self.all);
-        let idle = served.into_iter().filter(|number| !all.lanes.contains_key(number));
-        let idle = idle.map(|number| LaneView::idle(all.rates.of(&number), number));
-        let mut views: Vec<LaneView> =
-            all.lanes.values().map(|lane| lane.view(now)).chain(idle).collect();
+        let (mut views, lanes): (Vec<LaneView>, Vec<Arc<Lane>>) = {
+            let all = lock(&self.all);
+            let idle = served.into_iter().filter(|number| !all.lanes.contains_key(number));
+            let idle = idle.map(|number| LaneView::idle(all.rates.of(&number), number));
+            (idle.collect(), all.lanes.values().cloned().collect())
+        };
+        views.extend(lanes.iter().map(|lane| lane.view(now)));
         views.sort_by(|one, other| one.number.cmp(&other.number));
         views
     }
@@ -147,16 +150,22 @@ impl LaneViews {
             let (now, wall) = (clock::monotonic(), clock::wall());
             self.account.show(now);
             let is_account_paused = self.account.held_until(now).is_some();
-            let served = self.served.numbers();
-            let mut all = lock(&self.all);
-            self.forget_others(&mut all, now);
-            self.show_idle(&mut all, served, wall);
-            for (number, lane) in &all.lanes {
+            for (number, lane) in self.look_over(now, wall) {
                 lane.show(now, is_account_paused);
-                let ready = self.served.ready(number);
-                self.metrics.lane_oldest(number, lane.oldest(ready, wall));
+                let ready = self.served.ready(&number);
+                self.metrics.lane_oldest(&number, lane.oldest(ready, wall));
             }
         }
+    }
+
+    /// Forgets what is served elsewhere and shows who had no job here. Returns the lanes: looking at each takes
+    /// its own time, in which jobs are admitted by the list of all.
+    fn look_over(&self, now: Instant, wall: Timestamp) -> Vec<(NumberId, Arc<Lane>)> {
+        let served = self.served.numbers();
+        let mut all = lock(&self.all);
+        self.forget_others(&mut all, now);
+        self.show_idle(&mut all, served, wall);
+        all.lanes.iter().map(|(number, lane)| (number.clone(), Arc::clone(lane))).collect()
     }
 
     /// What was asked to be left alone is remembered until its end: the number may come back.

@@ -48,12 +48,6 @@ impl<T> Waiting<T> {
         self.lines().into_iter().find_map(VecDeque::pop_front)
     }
 
-    /// How many still wait. Looks at each, so it is for people who ask.
-    pub(super) fn len(&self) -> usize {
-        let all = self.urgent.iter().chain(&self.returned).chain(&self.normal);
-        all.filter(|place| !place.is_closed()).count()
-    }
-
     pub(super) fn is_empty(&mut self) -> bool {
         self.drop_leavers();
         self.lines().into_iter().all(|line| line.is_empty())

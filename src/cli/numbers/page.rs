@@ -2,6 +2,7 @@
 
 use super::forecast::{Backlog, Forecast};
 use super::worker_name;
+use crate::cli::output::moment;
 use crate::metrics::{Metrics, Shown};
 use crate::queue::{OperatorPause, Operators};
 use crate::wire::NumberId;
@@ -95,8 +96,7 @@ fn failure(recent: &Recent) -> Value {
 /// A pause, for programs.
 pub(super) fn paused(pause: &OperatorPause) -> Value {
     let OperatorPause { until, reason, by, at } = pause;
-    let moment = |at: Timestamp| format!("{at:.3}");
-    json!({ "until": until.map(moment), "reason": reason, "by": by, "at": moment(*at) })
+    json!({ "until": moment(*until), "reason": reason, "by": by, "at": moment(Some(*at)) })
 }
 
 fn rows(
@@ -109,7 +109,7 @@ fn rows(
         let LaneView { number, rate, source, waiting, in_flight, held_until, held_for } = view;
         let row = json!({
             "number": number, "rate": rate, "source": source, "waiting": waiting,
-            "in_flight": in_flight, "worker": worker, "held_until": held_until, "held_for": held_for,
+            "in_flight": in_flight, "worker": worker, "held_until": moment(held_until), "held_for": held_for,
             "paused": pauses.remove(&number).as_ref().map(paused),
         });
         rows.insert(number, row);
@@ -158,21 +158,22 @@ mod tests {
     #[test]
     fn a_paused_number_is_on_the_page_also_where_the_worker_does_not_serve_it() {
         let number = |digits| NumberId::parse(digits).unwrap();
+        let at = Timestamp::UNIX_EPOCH;
         let view = LaneView {
             number: number("2"),
             rate: 70.0,
             source: "override".into(),
             waiting: 3,
             in_flight: 1,
-            held_until: None,
+            held_until: Some(at),
             held_for: None,
         };
-        let at = Timestamp::UNIX_EPOCH;
         let pause = OperatorPause { until: None, reason: "why".into(), by: None, at };
         let rows = rows("w", vec![view], BTreeMap::from([(number("1"), pause)]));
         assert_eq!(rows[0]["number"], "1");
         assert_eq!((&rows[0]["paused"]["reason"], &rows[0]["rate"]), (&json!("why"), &Value::Null));
         assert_eq!((&rows[1]["rate"], &rows[1]["paused"]), (&json!(70.0), &Value::Null));
+        assert_eq!(rows[1]["held_until"], "1970-01-01T00:00:00.000Z", "as all times");
         let keys = |row: &Value| row.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(keys(&rows[0]), keys(&rows[1]));
     }
