@@ -8,6 +8,7 @@ mod declare;
 mod doubt;
 mod jobs;
 mod limits;
+mod numbers;
 mod process;
 mod read;
 mod reference;
@@ -31,6 +32,7 @@ use declare::{Declare, Theme};
 use doubt::Doubt;
 use jobs::{Jobs, Requests};
 use limits::Limits;
+use numbers::Numbers;
 use process::Process;
 use prometheus::{Registry, TextEncoder};
 use waiting::Waiting;
@@ -50,6 +52,7 @@ pub struct Metrics {
     webhooks: Webhooks,
     broker: Broker,
     process: Process,
+    numbers: Numbers,
     registry: Registry,
     themes: Vec<Theme>,
 }
@@ -69,6 +72,7 @@ impl Metrics {
             webhooks: Webhooks::declare(&mut new)?,
             broker: Broker::declare(&mut new)?,
             process: Process::declare(&mut new)?,
+            numbers: Numbers::new(new.by_number),
             registry: new.registry,
             themes: new.themes,
         })

@@ -85,7 +85,8 @@ macro_rules! words {
 }
 pub(super) use words;
 
-/// A number that has a lane.
+/// A number that has a lane. Its counters go when the lane does (`super::numbers`), its gauges by those who
+/// set them.
 #[derive(Debug, Clone)]
 pub(super) struct Number;
 
@@ -260,15 +261,33 @@ pub(super) struct Theme {
     pub(super) entries: Vec<Entry>,
 }
 
+/// A metric's counters, of which each number has its own.
+#[derive(Debug)]
+pub(super) struct ByNumber {
+    series: IntCounterVec,
+    labels: Vec<Described>,
+}
+
+impl ByNumber {
+    /// Shows those of this number no longer.
+    pub(super) fn remove(&self, number: &NumberId) {
+        for values in combined(&self.labels, Some(number.as_str())) {
+            // An error says that there is no such series, which is what was wanted.
+            drop(self.series.remove_label_values(&values));
+        }
+    }
+}
+
 /// Makes metrics and registers them, theme by theme.
 pub(super) struct Declare {
     pub(super) registry: Registry,
     pub(super) themes: Vec<Theme>,
+    pub(super) by_number: Vec<ByNumber>,
 }
 
 impl Declare {
     pub(super) fn new() -> Declare {
-        Declare { registry: Registry::new(), themes: Vec::new() }
+        Declare { registry: Registry::new(), themes: Vec::new(), by_number: Vec::new() }
     }
 
     /// What follows belongs to this theme.
@@ -283,7 +302,10 @@ impl Declare {
 
     pub(super) fn counters<L: Labels>(&mut self, about: About) -> Result<Counters<L>, Error> {
         let counters = self.unregistered_counters(about)?;
-        begin_at_zero(&counters.series, &L::described());
+        // Where all are known: a counter that first shows 1 has not grown.
+        for values in combined(&L::described(), None) {
+            drop(counters.series.with_label_values(&values));
+        }
         self.register(counters.series.clone())?;
         Ok(counters)
     }
@@ -293,8 +315,13 @@ impl Declare {
         &mut self,
         about: About,
     ) -> Result<Counters<L>, Error> {
-        let names = self.note(about, Kind::Counter, L::described());
-        Ok(family(IntCounterVec::new(about.opts(), &names)?))
+        let labels = L::described();
+        let names = self.note(about, Kind::Counter, labels.clone());
+        let series = IntCounterVec::new(about.opts(), &names)?;
+        if names.contains(&Number::NAME) {
+            self.by_number.push(ByNumber { series: series.clone(), labels });
+        }
+        Ok(family(series))
     }
 
     pub(super) fn gauge(&mut self, about: About) -> Result<IntGauge, Error> {
@@ -346,19 +373,21 @@ impl Declare {
     }
 }
 
-/// Shows all series from the start, where all are known: a counter that first shows 1 has not grown.
-fn begin_at_zero(counters: &IntCounterVec, labels: &[Described]) {
+/// The values of all series that there can be of one number, or of none; nothing where they are not known.
+fn combined<'a>(labels: &[Described], number: Option<&'a str>) -> Vec<Vec<&'a str>> {
     let mut all = vec![Vec::new()];
     for label in labels {
-        let Values::Closed(words) = &label.values else { return };
-        let longer = |begun: Vec<&'static str>| {
+        let words: Vec<&str> = match (&label.values, number) {
+            (Values::Closed(words), _) => words.clone(),
+            (Values::Bounded(_), Some(number)) if label.name == Number::NAME => vec![number],
+            (Values::Bounded(_), _) => return Vec::new(),
+        };
+        let longer = |begun: Vec<&'a str>| {
             words.iter().map(move |word| [&begun[..], &[*word]].concat()).collect::<Vec<_>>()
         };
         all = all.into_iter().flat_map(longer).collect();
     }
-    for values in all {
-        drop(counters.with_label_values(&values));
-    }
+    all
 }
 
 fn family<V, L>(series: V) -> Family<V, L> {

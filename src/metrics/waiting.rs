@@ -1,6 +1,6 @@
 //! Who waits, where, and for how long.
 
-use super::declare::{About, Declare, Gauges, Histograms, Number, RealGauges, words};
+use super::declare::{About, Declare, Gauges, Histograms, Number, RealGauges, Word, words};
 use super::{Metrics, whole};
 use crate::wire::{NumberId, Priority};
 use prometheus::Error;
@@ -97,8 +97,8 @@ impl Metrics {
 
     /// Its jobs are counted by another worker now.
     pub fn lane_left(&self, number: &NumberId) {
-        for priority in [Priority::Urgent, Priority::Normal] {
-            self.waiting.ready.remove((number, priority));
+        for priority in Priority::ALL {
+            self.waiting.ready.remove((number, *priority));
         }
     }
 
@@ -111,10 +111,14 @@ impl Metrics {
     pub fn queue_ready(&self, queue: SharedQueue, messages: u64) {
         self.waiting.shared.of(queue).set(whole(messages));
     }
+}
 
-    /// Nothing is known of this number here any more.
-    pub fn number_gone(&self, number: &NumberId) {
-        self.waiting.oldest.remove(number);
-        self.limits.forget(number);
+impl Waiting {
+    /// What is shown of a number that is not served here any more.
+    pub(super) fn forget(&self, number: &NumberId) {
+        self.oldest.remove(number);
+        for priority in Priority::ALL {
+            self.ready.remove((number, *priority));
+        }
     }
 }

@@ -42,6 +42,7 @@ impl Board {
         self.lanes.send_if_modified(|lanes| {
             let is_new = lanes != record.lanes();
             if is_new {
+                self.metrics.lanes_recorded(record.lanes());
                 lanes.clone_from(record.lanes());
             }
             is_new
