@@ -10,7 +10,6 @@ mod jobs;
 mod limits;
 mod numbers;
 mod process;
-mod read;
 mod reference;
 mod waiting;
 mod webhooks;
@@ -21,7 +20,6 @@ pub use doubt::Look;
 pub use jobs::Attempt;
 pub use limits::{AccountRateSource, Limit, PauseReason, RateSource};
 pub use process::Reload;
-pub use read::Shown;
 pub use waiting::{SharedQueue, WaitGate};
 pub use webhooks::{FailureCode, PassedOver, WebhookOutcome, Webhooks};
 

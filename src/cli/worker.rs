@@ -66,8 +66,7 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
     let metrics = Arc::new(Metrics::new()?);
     let readiness = Readiness::new(&[RABBITMQ, LEDGER]);
     let known = Known::default();
-    let mut services =
-        Services::start(&settings, &metrics, &readiness, known.pages(&metrics)).await?;
+    let mut services = Services::start(&settings, &metrics, &readiness, known.pages()).await?;
     let webhook = Bound::bind(&settings).await?;
     let client = parts::client(&settings)?;
     let ledger = parts::ledger(&settings)?;
@@ -243,11 +242,11 @@ impl Known {
     }
 
     /// To who asks this one.
-    fn pages(&self, metrics: &Arc<Metrics>) -> Pages {
-        let (numbers, jobs, metrics) = (self.clone(), self.clone(), Arc::clone(metrics));
+    fn pages(&self) -> Pages {
+        let (numbers, jobs) = (self.clone(), self.clone());
         Pages {
             numbers: Arc::new(move || match numbers.0.get() {
-                Some((page, jobs)) => page.with_backlogs(&metrics, jobs.jobs(), clock::wall()),
+                Some((page, jobs)) => page.with_failures(jobs.jobs(), clock::wall()),
                 None => serde_json::json!([]),
             }),
             job: Arc::new(move |id| jobs.answer(&Question::Job(id.clone()))),

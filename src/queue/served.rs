@@ -2,6 +2,7 @@
 //! the hall needs it. The queue fills it in.
 
 use crate::wire::{NumberId, Priority};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use tokio::sync::watch;
 
@@ -19,7 +20,7 @@ struct Share {
 }
 
 /// Jobs ready in the two queues of a lane, not yet with a worker, when they were counted last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ready {
     /// In the urgent one.
     pub urgent: u32,
@@ -52,10 +53,9 @@ impl Served {
         });
     }
 
-    /// What is ready of a number, as far as it was counted.
-    pub fn ready(&self, number: &NumberId) -> Ready {
-        let share = self.0.borrow();
-        share.as_ref().and_then(|share| share.ready.get(number).copied()).unwrap_or_default()
+    /// What is ready of a number; none where it was not counted.
+    pub fn ready(&self, number: &NumberId) -> Option<Ready> {
+        self.0.borrow().as_ref().and_then(|share| share.ready.get(number).copied())
     }
 
     /// Whether it is one of them. All are, where the queue shares its numbers with nobody.
@@ -97,7 +97,7 @@ mod tests {
         let number = NumberId::parse("1").unwrap();
         let served = Served::default();
         served.counted(&number, Priority::Normal, 9);
-        assert_eq!(served.ready(&number), Ready::default(), "nobody said that it is served");
+        assert_eq!(served.ready(&number), None, "nobody said that it is served");
         let ours = || BTreeSet::from([number.clone()]);
         served.replace(ours(), 1);
         let mut watching = served.workers();
@@ -106,9 +106,9 @@ mod tests {
         served.counted(&number, Priority::Urgent, 2);
         assert_eq!(watching.next().now_or_never(), None);
         served.replace(ours(), 2);
-        assert_eq!(served.ready(&number), Ready { urgent: 2, normal: 7 });
+        assert_eq!(served.ready(&number), Some(Ready { urgent: 2, normal: 7 }));
         served.replace(BTreeSet::new(), 2);
         served.replace(ours(), 2);
-        assert_eq!(served.ready(&number), Ready::default());
+        assert_eq!(served.ready(&number), None);
     }
 }

@@ -72,7 +72,7 @@ impl Drop for Pass {
 /// One number's lane.
 #[derive(Debug)]
 pub(super) struct Lane {
-    number: NumberId,
+    pub(super) number: NumberId,
     /// One line for each of its recipients.
     pub(super) lines: Lines,
     limits: Mutex<Limits>,
@@ -157,8 +157,8 @@ impl Lane {
     }
 
     /// How long the job at its head has been ready, with so many ready in the broker.
-    pub(super) fn oldest(&self, ready: Ready, now: Timestamp) -> Duration {
-        lock(&self.lag).oldest(ready, now)
+    pub(super) fn oldest(&self, ready: Option<Ready>, now: Timestamp) -> Duration {
+        lock(&self.lag).oldest(ready.unwrap_or_default(), now)
     }
 
     /// Nobody joins it any more: who hands out turns ends, once nobody waits.
@@ -229,8 +229,8 @@ impl Lane {
         }
     }
 
-    /// As operators see it.
-    pub(super) fn view(&self, (now, wall): (Instant, Timestamp)) -> LaneView {
+    /// As operators see it, with so many ready in the broker.
+    pub(super) fn view(&self, ready: Option<Ready>, (now, wall): (Instant, Timestamp)) -> LaneView {
         let belief = lock(&self.limits).belief(now);
         let held = belief.held.or_else(|| {
             self.shared.account.held_until(now).map(|until| (until, PauseReason::Account))
@@ -243,6 +243,8 @@ impl Lane {
             in_flight: self.max_calls.saturating_sub(self.calls.available_permits()),
             held_until: held.map(|(until, _)| wall + until.saturating_duration_since(now)),
             held_for: held.map(|(_, reason)| reason.name().to_owned()),
+            ready,
+            oldest_seconds: Some(self.oldest(ready, wall).as_secs_f64()),
         }
     }
 

@@ -9,7 +9,7 @@ use super::step::{Word, millis_or_null};
 use crate::clock;
 use crate::limiter::{Rate, Rates, Source};
 use crate::metrics::{Metrics, RateSource};
-use crate::queue::Served;
+use crate::queue::{Ready, Served};
 use crate::wire::NumberId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,10 @@ pub struct LaneView {
     pub held_until: Option<Timestamp>,
     /// What that answer said, as a short word.
     pub held_for: Option<String>,
+    /// Jobs ready in the broker, when they were counted last; older workers do not tell.
+    pub ready: Option<Ready>,
+    /// How long the job at the head has been ready, 0 where nothing waits; nor do they tell this.
+    pub oldest_seconds: Option<f64>,
 }
 
 /// All numbers of a worker, as they are when asked; clones are the same.
@@ -86,13 +90,20 @@ impl LaneViews {
     pub fn list(&self) -> Vec<LaneView> {
         let now = (clock::monotonic(), clock::wall());
         let served = self.served.numbers();
+        // Showing a lane takes its own locks: not while an admission waits for this one.
         let (mut views, lanes): (Vec<LaneView>, Vec<Arc<Lane>>) = {
-            let all = lock(&self.all);
-            let idle = served.into_iter().filter(|number| !all.lanes.contains_key(number));
-            let idle = idle.map(|number| LaneView::idle(all.rates.of(&number), number));
-            (idle.collect(), all.lanes.values().cloned().collect())
+            let mut all = lock(&self.all);
+            let All { lanes, idle, rates } = &mut *all;
+            let without_a_lane = served.into_iter().filter(|number| !lanes.contains_key(number));
+            let views = without_a_lane.map(|number| {
+                let ready = self.served.ready(&number);
+                let oldest = idle.get_mut(&number);
+                let oldest = oldest.map(|idle| idle.lag.oldest(ready.unwrap_or_default(), now.1));
+                LaneView::idle(rates.of(&number), number, ready, oldest)
+            });
+            (views.collect(), lanes.values().cloned().collect())
         };
-        views.extend(lanes.iter().map(|lane| lane.view(now)));
+        views.extend(lanes.iter().map(|lane| lane.view(self.served.ready(&lane.number), now)));
         views.sort_by(|one, other| one.number.cmp(&other.number));
         views
     }
@@ -102,7 +113,7 @@ impl LaneViews {
         let now = (clock::monotonic(), clock::wall());
         let lane = lock(&self.all).lanes.get(number).cloned()?;
         let (word, until) = lane.waits_for(now);
-        Some((lane.view(now), word, until))
+        Some((lane.view(self.served.ready(number), now), word, until))
     }
 
     /// Goes on with other rates, in all lanes that there are and those to come. No debt is lost, no
@@ -202,7 +213,7 @@ impl LaneViews {
                 show_pace();
                 known.pace = pace;
             }
-            let oldest = known.lag.oldest(self.served.ready(&number), now);
+            let oldest = known.lag.oldest(self.served.ready(&number).unwrap_or_default(), now);
             self.metrics.lane_oldest(&number, oldest);
         }
     }
@@ -210,7 +221,12 @@ impl LaneViews {
 
 impl LaneView {
     /// Of a number that has had no job here.
-    fn idle((rate, source): (Rate, Source), number: NumberId) -> LaneView {
+    fn idle(
+        (rate, source): (Rate, Source),
+        number: NumberId,
+        ready: Option<Ready>,
+        oldest: Option<Duration>,
+    ) -> LaneView {
         LaneView {
             number,
             rate: rate.per_second(),
@@ -219,6 +235,8 @@ impl LaneView {
             in_flight: 0,
             held_until: None,
             held_for: None,
+            ready,
+            oldest_seconds: oldest.map(|oldest| oldest.as_secs_f64()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How long jobs will take: by the pace that workers tell of each number, or that the settings give it, and
 //! behind what waits already. A forecast for people; nothing depends on it.
 
-use crate::cli::numbers::{Paused, Served, serving};
+use crate::cli::numbers::{Backlog, Forecast, Paused, Served, about, serving};
 use crate::cli::parts;
 use crate::config::Settings;
 use crate::policy::rest;
@@ -10,20 +10,17 @@ use crate::wire::NumberId;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// Numbers that a forecast is made for, one line each; of more, only their count is told.
 const MOST_NUMBERS: usize = 20;
 
 /// What is known of a number.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 struct Lane {
-    /// Its pace in jobs a second.
-    rate: f64,
-    /// Whether a worker says so; else the settings of this command do.
+    /// What stands before the jobs to come.
+    ahead: Backlog,
+    /// Whether a worker tells its pace; else the settings of this command do.
     is_told: bool,
-    /// Jobs that stand before those to come.
-    ahead: u64,
     /// Why it does not send now.
     stands: Option<String>,
 }
@@ -41,7 +38,7 @@ pub(super) async fn forecast(
     let mut lanes = lanes(jobs, settings, now).await?;
     let several = jobs.len() > 1;
     let line = |(number, count): (&NumberId, &u64)| {
-        let line = lanes.remove(number).unwrap_or_default().line(*count);
+        let line = lanes.remove(number).unwrap_or_default().line(*count, now);
         if several { format!("{number}: {line}") } else { line }
     };
     Ok(jobs.iter().map(line).collect())
@@ -72,8 +69,9 @@ async fn lanes(
         let lane = match told.remove(number) {
             Some(served) => Lane::of(&served, ready, now),
             None => {
-                let rate = rates.of(number).0.per_second();
-                Lane { rate, ahead: ready, ..Lane::default() }
+                let rate = Some(rates.of(number).0.per_second());
+                let ahead = Backlog { jobs: ready, rate, ..Backlog::default() };
+                Lane { ahead, ..Lane::default() }
             }
         };
         lanes.insert(number.clone(), lane);
@@ -88,58 +86,49 @@ impl Lane {
     /// As the worker tells it that serves the number, with so many ready in the broker.
     fn of(served: &Served, ready: u64, now: Timestamp) -> Lane {
         let Served { view, paused, .. } = served;
+        let in_hand = u64::try_from(served.in_hand()).unwrap_or(u64::MAX);
+        let ahead = Backlog {
+            jobs: ready.saturating_add(in_hand),
+            rate: Some(view.rate),
+            held_until: view.held_until,
+            paused: paused.as_ref().map(|paused| paused.until),
+        };
         let paused = paused.as_ref().map(|Paused { until, reason }| {
             let until = until.map_or("it is resumed".to_owned(), |until| format!("{until:.0}"));
             format!("it is paused until {until}: {reason}")
         });
         let held = view.held_until.filter(|until| *until > now).map(|until| {
             let why = view.held_for.as_deref().unwrap_or("an answer asked for it");
-            format!("it is left alone for {}: {why}", spelled(rest(until, now)))
+            format!("it is left alone for {}: {why}", about(rest(until, now)))
         });
-        let in_hand = u64::try_from(served.in_hand()).unwrap_or(u64::MAX);
-        let ahead = ready.saturating_add(in_hand);
-        Lane { rate: view.rate, is_told: true, ahead, stands: paused.or(held) }
+        Lane { ahead, is_told: true, stands: paused.or(held) }
     }
 
-    fn line(&self, jobs: u64) -> String {
+    /// The jobs to come go after those that wait.
+    fn line(&self, jobs: u64, now: Timestamp) -> String {
         let count = match jobs {
             1 => "1 job".to_owned(),
             _ => format!("{} jobs", HumanCount(jobs)),
         };
-        let ahead = match self.ahead {
+        let ahead = match self.ahead.jobs {
             0 => String::new(),
             ahead => format!(" behind {} that wait", HumanCount(ahead)),
         };
-        #[expect(clippy::cast_precision_loss, reason = "a forecast")]
-        let seconds = jobs.saturating_add(self.ahead) as f64 / self.rate;
-        let took = Duration::try_from_secs_f64(seconds)
-            .map_or("an unknown time".to_owned(), |took| format!("about {}", spelled(took)));
+        let all = Backlog { jobs: jobs.saturating_add(self.ahead.jobs), ..self.ahead };
+        let forecast = all.forecast(now);
+        let words = forecast.words(now);
         // At most one digit: 80, 17.5.
-        let rate = (self.rate * 10.0).round() / 10.0;
+        let rate = (self.ahead.rate.unwrap_or_default() * 10.0).round() / 10.0;
         let whose = match self.is_told {
             true => "",
             false => " (by these settings: no worker tells its pace)",
         };
+        let done = match forecast {
+            Forecast::Done(_) => format!(", about {words} at {rate}/s{whose}"),
+            Forecast::Empty | Forecast::Never | Forecast::Unknown => format!(": {words}"),
+        };
         let stands = self.stands.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
-        format!("{count}{ahead}, {took} at {rate}/s{whose}{stands}")
-    }
-}
-
-/// In the two greatest units.
-fn spelled(length: Duration) -> String {
-    let seconds = length.as_secs_f64().ceil().max(1.0);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 1")]
-    let seconds = seconds as u64;
-    let units = [("days", 86_400, 3_600, "h"), ("h", 3_600, 60, "min"), ("min", 60, 1, "s")];
-    let unit = units.into_iter().find(|(_, size, ..)| seconds >= *size);
-    match unit {
-        None => format!("{seconds} s"),
-        Some((unit, size, lesser_size, lesser)) => {
-            let rest = seconds % size / lesser_size;
-            let rest = if rest > 0 { format!(" {rest} {lesser}") } else { String::new() };
-            let unit = if unit == "days" && seconds / size == 1 { "day" } else { unit };
-            format!("{} {unit}{rest}", seconds / size)
-        }
+        format!("{count}{ahead}{done}{stands}")
     }
 }
 
@@ -161,16 +150,16 @@ mod tests {
 
     fn line(pages: Vec<Value>, ready: u64, jobs: u64) -> String {
         let served = serving(pages).remove(&NumberId::parse("1").unwrap()).unwrap();
-        Lane::of(&served, ready, at(0)).line(jobs)
+        Lane::of(&served, ready, at(0)).line(jobs, at(0))
     }
 
     #[test]
     fn jobs_take_their_number_by_the_pace_that_a_worker_tells() {
         let quiet = || page(0, 80.0, json!({}));
-        assert_eq!(line(vec![quiet()], 0, 41_200), "41,200 jobs, about 8 min 35 s at 80/s");
+        assert_eq!(line(vec![quiet()], 0, 41_200), "41,200 jobs, about 8 min at 80/s");
         assert_eq!(line(vec![quiet()], 0, 1), "1 job, about 1 s at 80/s");
         let busy = page(100, 17.5, json!({}));
-        let said = "10 jobs behind 1,100 that wait, about 1 min 4 s at 17.5/s";
+        let said = "10 jobs behind 1,100 that wait, about 63 s at 17.5/s";
         assert_eq!(line(vec![quiet(), busy, json!(7)], 1_000, 10), said);
     }
 
@@ -178,32 +167,16 @@ mod tests {
     fn a_number_that_stands_says_why_and_one_that_nobody_tells_of_says_so() {
         let pause = json!({ "paused": { "until": null, "reason": "wrong list", "by": null } });
         let said = line(vec![page(0, 1.0, pause)], 0, 2);
-        assert_eq!(said, "2 jobs, about 2 s at 1/s; it is paused until it is resumed: wrong list");
+        assert_eq!(
+            said,
+            "2 jobs: never while paused; it is paused until it is resumed: wrong list"
+        );
         let held = json!({ "held_until": at(90), "held_for": "maintenance" });
         let said = line(vec![page(0, 1.0, held)], 0, 2);
-        assert_eq!(said, "2 jobs, about 2 s at 1/s; it is left alone for 1 min 30 s: maintenance");
-        let lane = Lane { rate: 17.0, ..Lane::default() };
+        assert_eq!(said, "2 jobs, about 92 s at 1/s; it is left alone for 90 s: maintenance");
+        let ahead = Backlog { rate: Some(17.0), ..Backlog::default() };
+        let lane = Lane { ahead, ..Lane::default() };
         let said = "34 jobs, about 2 s at 17/s (by these settings: no worker tells its pace)";
-        assert_eq!(lane.line(34), said);
-    }
-
-    #[test]
-    fn a_length_is_spelled_in_its_two_greatest_units() {
-        let spelled = |seconds: f64| spelled(Duration::from_secs_f64(seconds));
-        let lengths = [0.0, 0.2, 59.0, 60.0, 514.9, 3_600.0, 11_520.0, 86_400.0, 200_000.0];
-        assert_eq!(
-            lengths.map(spelled),
-            [
-                "1 s",
-                "1 s",
-                "59 s",
-                "1 min",
-                "8 min 35 s",
-                "1 h",
-                "3 h 12 min",
-                "1 day",
-                "2 days 7 h"
-            ]
-        );
+        assert_eq!(lane.line(34, at(0)), said);
     }
 }

@@ -5,21 +5,21 @@ use jiff::Timestamp;
 use std::time::Duration;
 
 /// What waits for one number, and what it waits for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Backlog {
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::cli) struct Backlog {
     /// Jobs in the broker and in hand.
-    pub(super) jobs: u64,
+    pub(in crate::cli) jobs: u64,
     /// Jobs a second; none where no worker tells.
-    pub(super) rate: Option<f64>,
+    pub(in crate::cli) rate: Option<f64>,
     /// Until when an answer asked to leave the number alone.
-    pub(super) held_until: Option<Timestamp>,
+    pub(in crate::cli) held_until: Option<Timestamp>,
     /// An operator's pause, and until when where it ends by itself.
-    pub(super) paused: Option<Option<Timestamp>>,
+    pub(in crate::cli) paused: Option<Option<Timestamp>>,
 }
 
 /// What is to be expected of a backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Forecast {
+pub(in crate::cli) enum Forecast {
     /// Nothing waits.
     Empty,
     /// It is done at this moment.
@@ -33,7 +33,7 @@ pub(super) enum Forecast {
 impl Backlog {
     /// All that waits goes at the believed rate, from now or from the end of what holds it. What comes later
     /// and what is refused is not known, so it is the earliest that can be promised.
-    pub(super) fn forecast(&self, now: Timestamp) -> Forecast {
+    pub(in crate::cli) fn forecast(&self, now: Timestamp) -> Forecast {
         let Backlog { jobs, rate, held_until, paused } = *self;
         if jobs == 0 {
             return Forecast::Empty;
@@ -52,7 +52,7 @@ impl Backlog {
 
 impl Forecast {
     /// How long until it is done; none where that is never or not known.
-    pub(super) fn done_in(self, now: Timestamp) -> Option<Duration> {
+    pub(in crate::cli) fn done_in(self, now: Timestamp) -> Option<Duration> {
         match self {
             Forecast::Empty => Some(Duration::ZERO),
             Forecast::Done(at) => Some(rest(at, now)),
@@ -61,7 +61,7 @@ impl Forecast {
     }
 
     /// The word for programs.
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::cli) fn name(self) -> &'static str {
         match self {
             Forecast::Empty => "empty",
             Forecast::Done(_) => "done",
@@ -71,7 +71,7 @@ impl Forecast {
     }
 
     /// For a person.
-    pub(super) fn words(self, now: Timestamp) -> String {
+    pub(in crate::cli) fn words(self, now: Timestamp) -> String {
         match self {
             Forecast::Empty => "-".to_owned(),
             Forecast::Done(at) => about(rest(at, now)),

@@ -227,6 +227,8 @@ mod tests {
             in_flight: 0,
             held_until: None,
             held_for: None,
+            ready: None,
+            oldest_seconds: None,
         }
     }
 

@@ -9,7 +9,7 @@ mod pause;
 mod resume;
 mod served;
 
-pub(super) use forecast::about;
+pub(super) use forecast::{Backlog, Forecast, about};
 pub(super) use page::Page;
 pub(super) use served::{Paused, Served, serving};
 
