@@ -74,8 +74,9 @@ impl Waiting {
             )?,
             shared: new.gauges(About {
                 name: "queue_ready",
-                help: "Messages ready in the queues that all lanes share. Each worker shows the same count, \
-                       about every 10 seconds: take the max, never the sum.",
+                help: "Messages ready in the queues that all lanes share; no series of one that is missing. \
+                       Each worker shows the same count, about every 10 seconds: take the max, never the \
+                       sum.",
                 tells: "`dead-letters` above 0: work for a person. `unrouted` that stays: jobs of numbers \
                         that get no lane. `results` that grows: nobody takes the results, and the oldest are \
                         dropped in the end. `wait`: jobs that come back by themselves.",
@@ -107,9 +108,12 @@ impl Metrics {
         self.waiting.oldest.of(number).set(age.as_secs_f64());
     }
 
-    /// The broker's count of what is ready in a queue that all share.
-    pub fn queue_ready(&self, queue: SharedQueue, messages: u64) {
-        self.waiting.shared.of(queue).set(whole(messages));
+    /// The broker's count of what is ready in a queue that all share; none where it is not known.
+    pub fn queue_ready(&self, queue: SharedQueue, messages: Option<u64>) {
+        match messages {
+            Some(messages) => self.waiting.shared.of(queue).set(whole(messages)),
+            None => self.waiting.shared.remove(queue),
+        }
     }
 }
 

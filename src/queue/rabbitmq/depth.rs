@@ -2,7 +2,8 @@
 //! those are still there. Passive declarations need no plugin and are up to date, unlike the management API,
 //! which lags by seconds.
 
-use super::declare::{DeclareError, declare};
+use super::declare::{declare, soft};
+use super::names::Names;
 use super::receipt::Desk;
 use super::topology::{Step, Topology};
 use super::traffic::Traffic;
@@ -11,6 +12,7 @@ use crate::queue::Served;
 use crate::wire::{NumberId, Priority};
 use futures_util::FutureExt;
 use lapin::options::QueueDeclareOptions;
+use lapin::protocol::AMQPSoftError;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,18 +41,32 @@ pub(super) struct Shared {
     pub(super) served: Served,
 }
 
+/// What is ready in each queue by its name; none of one that is missing.
+type Counts = BTreeMap<String, Option<u32>>;
+
 impl Shared {
-    /// Looks once. The error is the reason to end the epoch.
-    async fn look(&self, connection: &Connection) -> Result<(), String> {
-        let queues = Topology { queues: self.topology.queues.clone(), ..Topology::default() };
+    /// Looks once. Nothing where the connection went meanwhile.
+    async fn look(&self, connection: &Connection, channel: &mut Option<Channel>) -> Counts {
+        let mut counts = Counts::new();
+        for queue in &self.topology.queues {
+            match depth(connection, channel, &queue.name).await {
+                Ok(ready) => counts.insert(queue.name.clone(), ready),
+                Err(_) => return Counts::new(),
+            };
+        }
+        counts
+    }
+
+    /// Makes again what is missing. The error is the reason to end the epoch.
+    async fn mend(&self, connection: &Connection, counts: &Counts) -> Result<(), String> {
         let astray = self.astray.notified().now_or_never().is_some();
-        let reason = match declare(connection, &queues, false).await {
-            Err(DeclareError::Missing(gone)) => {
-                format!("gone from the broker: {}", gone.join(", "))
-            }
+        let missing = counts.iter().filter(|(_, ready)| ready.is_none());
+        let gone: Vec<String> = missing.map(|(name, _)| format!("queue {name}")).collect();
+        let reason = match gone.is_empty() {
+            false => format!("gone from the broker: {}", gone.join(", ")),
             // No declaration shows whether a binding is there.
-            _ if self.create && astray => "a wait exchange has no binding".to_owned(),
-            _ => return Ok(()),
+            true if self.create && astray => "a wait exchange has no binding".to_owned(),
+            true => return Ok(()),
         };
         tracing::warn!(reason, "somebody deleted what all lanes share");
         // In place: an epoch's end would void all that is in hand.
@@ -73,10 +89,13 @@ pub(super) async fn watch_queues(
     let mut waiting = BTreeSet::new();
     let mut pauses = Duration::ZERO;
     loop {
-        if let Err(reason) = shared.look(connection).await {
+        let counts = shared.look(connection, &mut channel).await;
+        for (queue, ready) in ready(&desk.names, &counts) {
+            desk.metrics.queue_ready(queue, ready);
+        }
+        if let Err(reason) = shared.mend(connection, &counts).await {
             return reason;
         }
-        count_shared(connection, &mut channel, desk).await;
         let round = lanes.borrow().clone();
         let share = u32::try_from(round.len()).unwrap_or(u32::MAX).max(1);
         waiting.retain(|number| round.contains_key(number));
@@ -86,7 +105,7 @@ pub(super) async fn watch_queues(
                 let mut some = false;
                 for priority in [Priority::Normal, Priority::Urgent] {
                     let name = desk.names.lane(number, priority);
-                    if let Some(jobs) = depth(connection, &mut channel, &name).await {
+                    if let Ok(Some(jobs)) = depth(connection, &mut channel, &name).await {
                         some |= jobs > 0;
                         // It may have gone elsewhere meanwhile, and is another worker's to show.
                         if lanes.borrow().contains_key(number) {
@@ -111,33 +130,52 @@ pub(super) async fn watch_queues(
     }
 }
 
-/// What is ready in the queues that all lanes share.
-async fn count_shared(connection: &Connection, channel: &mut Option<Channel>, desk: &Desk) {
-    let names = &desk.names;
-    let all = [
-        (SharedQueue::DeadLetters, vec![names.dead_letters()]),
-        (SharedQueue::Unrouted, vec![names.unrouted()]),
-        (SharedQueue::Results, vec![names.results()]),
-        (SharedQueue::Wait, Step::ALL.map(|step| names.wait(step)).to_vec()),
-    ];
-    for (queue, names) in all {
-        let mut ready = 0;
-        for name in &names {
-            let Some(messages) = depth(connection, channel, name).await else { return };
-            ready += u64::from(messages);
+/// What is ready in the queues that all lanes share; none where one of them is missing or was not asked.
+fn ready(names: &Names, counts: &Counts) -> [(SharedQueue, Option<u64>); 4] {
+    let count = |name: String| counts.get(&name).copied().flatten().map(u64::from);
+    [
+        (SharedQueue::DeadLetters, count(names.dead_letters())),
+        (SharedQueue::Unrouted, count(names.unrouted())),
+        (SharedQueue::Results, count(names.results())),
+        (SharedQueue::Wait, Step::ALL.into_iter().map(|step| count(names.wait(step))).sum()),
+    ]
+}
+
+/// The ready jobs of a queue; none where it is missing, which costs the channel.
+async fn depth(
+    connection: &Connection,
+    channel: &mut Option<Channel>,
+    queue: &str,
+) -> lapin::Result<Option<u32>> {
+    let open = match channel.take() {
+        Some(channel) => channel,
+        None => connection.create_channel().await?,
+    };
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    match open.queue_declare(queue.into(), options, FieldTable::default()).await {
+        Ok(declared) => {
+            *channel = Some(open);
+            Ok(Some(declared.message_count()))
         }
-        desk.metrics.queue_ready(queue, ready);
+        Err(error) if soft(&error) == Some(&AMQPSoftError::NOTFOUND) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-/// The ready jobs of a queue; none where it is not there. A queue that is missing costs the channel.
-async fn depth(connection: &Connection, channel: &mut Option<Channel>, queue: &str) -> Option<u32> {
-    let open = match channel.take() {
-        Some(channel) => channel,
-        None => connection.create_channel().await.ok()?,
-    };
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let declared = open.queue_declare(queue.into(), options, FieldTable::default()).await.ok()?;
-    *channel = Some(open);
-    Some(declared.message_count())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_not_counted_and_all_else_is() {
+        let names = Names::new("chakra");
+        let mut counts: Counts = Step::ALL.map(|step| (names.wait(step), Some(2))).into();
+        counts.extend([(names.dead_letters(), None), (names.results(), Some(7))]);
+        let shown = |counts: &Counts| ready(&names, counts).map(|(_, ready)| ready);
+        let waiting = 2 * Step::ALL.len() as u64;
+        assert_eq!(shown(&counts), [None, None, Some(7), Some(waiting)]);
+        counts.insert(names.wait(Step::Second), None);
+        assert_eq!(shown(&counts)[3], None, "a sum without one of them would be another");
+        assert_eq!(shown(&Counts::new()), [None; 4]);
+    }
 }
