@@ -7,7 +7,11 @@ use chakra_sender::sandbox::{Record, Sandbox};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::time::timeout;
+
+/// Between two looks at a queue.
+const LOOK: Duration = Duration::from_millis(20);
 
 const TEMPLATE: &str = r#"{
   "phone_number_id": "1027729340496751",
@@ -141,8 +145,11 @@ async fn a_dry_run_shows_the_first_job_names_bad_lines_and_enqueues_nothing() {
         assert!(said.contains(part), "{part}\n{said}");
     }
     assert!(!said.contains("58433"), "a recipient in full\n{said}");
-    let shown = ["--dry-run", "--show-recipient"];
+    let shown = ["--dry-run", "--show-recipient", "--json"];
     let ended = desk.enqueue(table, TEMPLATE, &shown).on(&broker).run().await;
+    let nothing = json!({ "enqueued": 0, "could_be": 2, "invalid": 3, "unroutable": 0, "refused": 0,
+        "results": null });
+    assert_eq!(summary(&ended), nothing);
     assert!(ended.said().contains("\"to\": \"+91 99012-58433\""), "{}", ended.said());
 }
 
@@ -218,10 +225,7 @@ async fn who_stops_waiting_is_told_what_is_open_and_the_jobs_go_on() {
     let program = desk.enqueue(&people(3), TEMPLATE, &["--yes", "--wait"]);
     let mut waiting = program.on(&broker).start();
     waiting.close_stdin();
-    let unrouted = broker.names().unrouted();
-    while depth(&broker, &unrouted).await < 3 {
-        tokio::task::yield_now().await;
-    }
+    stand_in(&broker, &broker.names().unrouted(), 3).await;
     waiting.signal("INT");
     let ended = waiting.end().await;
     assert_eq!(ended.code, Some(1), "{}", ended.said());
@@ -231,10 +235,15 @@ async fn who_stops_waiting_is_told_what_is_open_and_the_jobs_go_on() {
     wait_for(&sandbox, |record| record.count_accepted() == 3).await;
 }
 
-/// Jobs that stand in a queue; none where it does not exist yet, which closes the asker's channel.
-async fn depth(broker: &Broker, queue: &str) -> u32 {
-    let queue = broker.client().await.ask(queue).await;
-    queue.map_or(0, |queue| queue.message_count())
+/// Waits until so many jobs stand in a queue, which may not exist yet.
+async fn stand_in(broker: &Broker, queue: &str, jobs: u32) {
+    let client = broker.client().await;
+    let standing = timeout(IN_TIME, async {
+        while client.ask(queue).await.map_or(0, |queue| queue.message_count()) < jobs {
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    standing.await.unwrap_or_else(|_| panic!("{queue} never had {jobs} jobs"));
 }
 
 #[tokio::test]

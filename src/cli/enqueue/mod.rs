@@ -14,7 +14,7 @@ mod template;
 
 use super::ask::{self, ask};
 use super::fail_on::FailOn;
-use super::output::tell;
+use super::output::{print_json, tell};
 use super::{End, Usage, parts, progress, under_signals};
 use crate::clock;
 use crate::config::Settings;
@@ -34,7 +34,7 @@ use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use table::Table;
-use tally::{Ended, Refusals, Tally};
+use tally::{Ended, Refusals, Tally, nothing};
 use template::Mapping;
 use tokio_util::sync::CancellationToken;
 
@@ -139,8 +139,13 @@ async fn input(
         tell(format_args!("{line}"));
     }
     let (jobs, refused) = (HumanCount(checked.count()), HumanCount(checked.refused));
+    let summary = || match arguments.json {
+        true => print_json(&nothing(checked.count(), checked.refused)),
+        false => Ok(()),
+    };
     if arguments.dry_run || checked.count() == 0 || stop.is_cancelled() {
         tell(format_args!("nothing enqueued: {jobs} could be, {refused} not"));
+        summary()?;
         let is_well = arguments.dry_run && checked.refused == 0 && !stop.is_cancelled();
         return Ok(ControlFlow::Break(if is_well { End::Done } else { End::NotWell }));
     }
@@ -151,6 +156,7 @@ async fn input(
     let question = format!("Enqueue {jobs}{left_out}?");
     if !arguments.yes && !ask(&question, stop).await? {
         tell(format_args!("nothing enqueued"));
+        summary()?;
         return Ok(ControlFlow::Break(End::NotWell));
     }
     let (entries, count) = (Box::new(table.rows()?), Some(checked.count()));

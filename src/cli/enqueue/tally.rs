@@ -10,7 +10,7 @@ use crate::wire::{JobId, SendJob};
 use anyhow::Context;
 use bytes::Bytes;
 use indicatif::{HumanCount, ProgressBar};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Refused lines are named one by one up to this many; then they are only counted.
@@ -55,6 +55,12 @@ impl Refusals {
     pub(super) fn count(&self) -> u64 {
         self.count
     }
+}
+
+/// The summary where nothing was enqueued: so many jobs could be, and so many lines ask for none.
+pub(super) fn nothing(could_be: u64, invalid: u64) -> Value {
+    json!({ "enqueued": 0, "could_be": could_be, "invalid": invalid, "unroutable": 0, "refused": 0,
+        "results": null })
 }
 
 /// Why nothing more is done.

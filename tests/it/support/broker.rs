@@ -111,13 +111,13 @@ impl Broker {
         let connection = Connection::connect(&self.uri, properties).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        Client { _connection: connection, channel }
+        Client { connection, channel }
     }
 }
 
 /// A connection and a channel with confirms.
 pub(crate) struct Client {
-    _connection: Connection,
+    connection: Connection,
     /// For all that the methods here do not do.
     pub(crate) channel: Channel,
 }
@@ -131,10 +131,11 @@ impl Client {
         assert!(written.unwrap().await.unwrap().is_ack());
     }
 
-    /// What the broker says of a queue; where it is missing, an error that closes the channel.
+    /// What the broker says of a queue. On a channel of its own: an error, where it is missing, closes it.
     pub(crate) async fn ask(&self, queue: &str) -> lapin::Result<Queue> {
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-        self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await
+        let channel = self.connection.create_channel().await?;
+        channel.queue_declare(queue.into(), passive, FieldTable::default()).await
     }
 
     /// Jobs that stand ready in a queue.
