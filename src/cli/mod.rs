@@ -97,7 +97,7 @@ Examples:
 const WORKER: &str = "\
 Examples:
   chakra-sender worker                                    settings by environment variables
-  chakra-sender worker --config /etc/chakra-sender.toml
+  chakra-sender worker --config /etc/chakra-sender/chakra-sender.toml
 
 SIGTERM: finishes what it has begun, gives the rest back, and ends. SIGHUP: reads the settings again.
 What it does: http://127.0.0.1:9464/ (admin.listen).";

@@ -139,6 +139,7 @@ async fn each_user_can_do_its_part() {
         (&["numbers", "pause", NUMBER, "--for", "1h", "--reason", "a story"], ""),
         (&["numbers", "resume", NUMBER], ""),
         (&["numbers", "drop", NUMBER, "--yes"], ""),
+        (&["why", "one"], "accepted"),
         (&["dead-letters", "list"], "invalid"),
         (&["dead-letters", "replay", "--class", "invalid"], ""),
     ] {
@@ -146,6 +147,10 @@ async fn each_user_can_do_its_part() {
         assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.said());
         assert!(ended.said().contains(part), "{arguments:?}: {}", ended.said());
     }
+    // It looks into the dead letters as well.
+    let nobody = command(&broker, "chakra-operator", &["why", "nobody-has-it"]).await;
+    assert!(nobody.said().contains("no worker knows nobody-has-it"), "{}", nobody.said());
+    assert!(!nobody.said().contains("ACCESS_REFUSED"), "{}", nobody.said());
     leave(working).await;
 
     let other = worker(&sandbox, &broker, "chakra-worker-that-declares-nothing", "false").await;
