@@ -1,8 +1,10 @@
 //! Which job is which: short digests of what the ledger compares. Quiet.
 
-use super::record::Named;
 use crate::wire::{JobId, Kind, NumberId, SendJob};
 use sha2::{Digest, Sha256};
+
+/// A job by its names: id, number where that is known, and replay.
+pub(super) type Named<'a> = (&'a JobId, Option<&'a NumberId>, Option<u32>);
 
 /// A job as the ledger knows it.
 #[derive(Debug, Clone)]

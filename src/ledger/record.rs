@@ -3,14 +3,11 @@
 //! The order of fields and variants here, and of `Status`, `Class` and `Scope`, is the format of the
 //! records: what is new is added at the end, and anything else needs a new `store::FORMAT`.
 
-use super::identity::{self, Identity};
+use super::identity::{self, Identity, Named};
 use crate::policy::{History, Outcome, Past};
-use crate::wire::{Class, ErrorBody, JobId, NumberId, ResultEvent, Status};
+use crate::wire::{Class, ErrorBody, JobId, ResultEvent, Status};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-
-/// A job by its names: id, number where that is known, and replay.
-pub(super) type Named<'a> = (&'a JobId, Option<&'a NumberId>, Option<u32>);
 
 /// What is known of one job.
 #[derive(Debug, Clone, Serialize, Deserialize)]

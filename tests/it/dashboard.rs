@@ -223,7 +223,6 @@ async fn each_query_has_an_answer_from_a_worker_under_load_and_those_that_are_kn
         ("RabbitMQ", 1.0),
         ("Brake", 0.0),
         ("Lost track of", 0.0),
-        ("Alerts", 0.0),
     ] {
         all.shows((panel, 0), none, value, value).await;
     }
