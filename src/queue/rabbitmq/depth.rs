@@ -2,8 +2,9 @@
 //! those are still there. Passive declarations need no plugin and are up to date, unlike the management API,
 //! which lags by seconds.
 
-use super::declare::{declare, soft};
+use super::declare::declare;
 use super::names::Names;
+use super::reason::soft;
 use super::receipt::Desk;
 use super::topology::{Step, Topology};
 use super::traffic::Traffic;
