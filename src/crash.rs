@@ -33,7 +33,7 @@ impl Stage {
         Stage::Acknowledged,
     ];
 
-    /// Its name in `CHAKRA_SENDER_CRASH_AT`.
+    /// Its name in `CHAKRA_CRASH_AT`.
     pub const fn name(self) -> &'static str {
         match self {
             Stage::BeforeBegin => "before-begin",
@@ -52,7 +52,7 @@ impl Stage {
 #[inline(always)]
 pub(crate) fn point(_stage: Stage) {}
 
-/// A job passes this stage: the process ends here where `CHAKRA_SENDER_CRASH_AT=<stage>:<n>` names it
+/// A job passes this stage: the process ends here where `CHAKRA_CRASH_AT=<stage>:<n>` names it
 /// and this is the n-th to pass.
 #[cfg(feature = "crash-points")]
 pub(crate) fn point(stage: Stage) {
@@ -87,8 +87,8 @@ mod armed {
     pub(super) fn read() -> Option<&'static Armed> {
         static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
         let armed = ARMED.get_or_init(|| {
-            let text = std::env::var_os("CHAKRA_SENDER_CRASH_AT")?;
-            Some(text.to_str().and_then(parse).expect("CHAKRA_SENDER_CRASH_AT is <stage>:<n>"))
+            let text = std::env::var_os("CHAKRA_CRASH_AT")?;
+            Some(text.to_str().and_then(parse).expect("CHAKRA_CRASH_AT is <stage>:<n>"))
         });
         armed.as_ref()
     }

@@ -45,7 +45,7 @@ pub(crate) struct Plan {
     pub(crate) private_broker: bool,
     /// In seconds.
     pub(crate) heartbeat: u32,
-    /// Where the worker ends itself: `CHAKRA_SENDER_CRASH_AT`.
+    /// Where the worker ends itself: `CHAKRA_CRASH_AT`.
     pub(crate) crash_at: Option<String>,
     /// The key is in a file.
     pub(crate) token_file: bool,
@@ -145,7 +145,7 @@ impl World {
             program = program.set("chakra.token", "").set("chakra.token_file", &file);
         }
         match &self.plan.crash_at {
-            Some(at) => program.env("CHAKRA_SENDER_CRASH_AT", at),
+            Some(at) => program.env("CHAKRA_CRASH_AT", at),
             None => program,
         }
     }
