@@ -82,7 +82,7 @@ async fn account(settings: &Settings, lines: &mut Vec<Line>) -> BTreeSet<NumberI
     let overrides: BTreeSet<NumberId> =
         settings.numbers.overrides.iter().map(|number| number.id.clone()).collect();
     if let Err(missing) = settings.require_account() {
-        for problem in missing.problems {
+        for problem in missing.problems() {
             let reason = format!("{} is not set", problem.key);
             lines.push(Line::Cross(reason, format!("it {}", problem.reason)));
         }

@@ -31,7 +31,6 @@ use crate::supervisor::{EXIT_INTERRUPTED, Signals};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use reload::Sources;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -151,7 +150,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<End> {
-    let sources = sources(arguments.config);
+    let sources = Sources { file: arguments.config, environment: std::env::vars_os().collect() };
     let settings = || sources.load();
     match arguments.command {
         Command::Worker => worker::run(sources).await,
@@ -168,14 +167,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<End> {
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => completions::man(&arguments),
     }
-}
-
-fn sources(file: Option<PathBuf>) -> Sources {
-    // A variable that is no Unicode cannot be one of ours.
-    let unicode = |(name, value): (OsString, OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    Sources { file, environment: std::env::vars_os().filter_map(unicode).collect() }
 }
 
 /// One line for a person; a configuration error lists all its problems, one a line.

@@ -10,6 +10,7 @@ use crate::metrics::{Metrics, Reload};
 use crate::supervisor::Hangups;
 use crate::telemetry::LogFilter;
 use crate::worker::Tuner;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone)]
 pub(super) struct Sources {
     pub(super) file: Option<PathBuf>,
-    pub(super) environment: Vec<(String, String)>,
+    pub(super) environment: Vec<(OsString, OsString)>,
 }
 
 impl Sources {
@@ -96,8 +97,8 @@ impl Reloading {
 fn refuse(error: &anyhow::Error) {
     const REFUSED: &str = "the new settings are refused, nothing changes";
     match error.downcast_ref::<ConfigError>() {
-        Some(ConfigError { problems }) => {
-            for problem in problems {
+        Some(error) => {
+            for problem in error.problems() {
                 tracing::error!(%problem, "{REFUSED}");
             }
         }

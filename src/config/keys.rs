@@ -1,25 +1,22 @@
 //! Dotted keys: from the tree of tables to `numbers.override[0].id`, and how near two of them are.
 
 use config::{Value, ValueKind};
-use std::collections::BTreeMap;
 
-/// Puts each single value, and each empty table or list, under its dotted key.
-pub(super) fn flatten(key: String, value: Value, leaves: &mut BTreeMap<String, Value>) {
+/// Gives each single value, and each empty table or list, with its dotted key.
+pub(super) fn flatten(key: String, value: Value, leaf: &mut impl FnMut(String, ValueKind)) {
     match value.kind {
         ValueKind::Table(table) if !table.is_empty() => {
             for (name, value) in table {
-                flatten(format!("{key}.{name}"), value, leaves);
+                flatten(format!("{key}.{name}"), value, leaf);
             }
         }
         ValueKind::Array(list) if !list.is_empty() => {
             for (index, value) in list.into_iter().enumerate() {
-                flatten(format!("{key}[{index}]"), value, leaves);
+                flatten(format!("{key}[{index}]"), value, leaf);
             }
         }
         ValueKind::Nil => {}
-        _ => {
-            leaves.insert(key, value);
-        }
+        kind => leaf(key, kind),
     }
 }
 

@@ -6,6 +6,8 @@ mod changes;
 mod codes;
 mod file;
 mod keys;
+mod layers;
+mod names;
 mod rabbitmq;
 mod reader;
 mod sections;
@@ -25,17 +27,14 @@ pub use settings::{
 };
 pub use units::{duration, show_duration};
 
-use config::{Config, Environment, File, FileFormat, Map, Source, Value};
 use jiff::civil::{Date, date};
 use reader::Reader;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
 /// Every key with its description and its default: the reference, for people and for this program.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
-
-/// What a variable begins with, before its first `__`.
-const PREFIX: &str = "CHAKRA_SENDER";
 
 /// When Meta ends each version of the Graph API (its changelog, as of 2026-07). Versions before
 /// the first have ended before it; those after the last have no date yet.
@@ -50,14 +49,15 @@ const ENDS: [(u32, Date); 7] = [
 ];
 
 /// Reads the settings. `environment` holds all variables; those that begin with `CHAKRA_SENDER__`
-/// are ours (with one underscore they may be Kubernetes' own, for a service of that name).
+/// are ours. With one underscore they are mistakes, but for those that Kubernetes sets for a service of
+/// that name.
 pub fn load(
     file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Settings, ConfigError> {
     let mut problems = Vec::new();
-    let layers = merge(file, environment, &mut problems);
-    let mut reader = Reader::new(layers, problems);
+    let leaves = layers::merge(file, environment, &mut problems);
+    let mut reader = Reader::new(leaves, problems);
     let settings = sections::settings(&mut reader);
     let (settings, given) = reader.finish(settings)?;
     Ok(Settings { given, ..settings })
@@ -66,22 +66,14 @@ pub fn load(
 impl Settings {
     /// What only a worker needs: an account. Names all that is missing.
     pub fn require_account(&self) -> Result<(), ConfigError> {
-        let missing = |key: &str, reason: &str| Problem {
-            key: key.into(),
-            value: None,
-            in_environment: false,
-            reason: reason.into(),
-        };
-        let token = missing("chakra.token", "is needed: ChakraHQ's API key, or chakra.token_file");
-        let plugin = missing("chakra.plugin_id", "is needed: the plugin that sends");
-        let problems: Vec<Problem> = [
+        let problem = |key: &str, reason| Problem::new(key.to_owned(), reason);
+        let token = problem("chakra.token", "is needed: ChakraHQ's API key, or chakra.token_file");
+        let plugin = problem("chakra.plugin_id", "is needed: the plugin that sends");
+        let missing = [
             self.chakra.token.is_none().then_some(token),
             self.chakra.plugin_id.is_none().then_some(plugin),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+        ];
+        ConfigError::check(missing.into_iter().flatten().collect())
     }
 
     /// What is lawful, but will not do much longer. For the log, one sentence each.
@@ -100,25 +92,55 @@ impl Settings {
     }
 }
 
-/// Everything that is wrong with the configuration.
+/// Everything that is wrong with the configuration: at least one problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// At least one.
-    pub problems: Vec<Problem>,
+    problems: Vec<Problem>,
 }
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The dotted key, or the path of the file that could not be read.
+    /// The dotted key, the path of the file that could not be read, or the variable that is no setting.
     pub key: String,
     /// What was given, `(hidden)` where it may be a secret; none where nothing was, or the key is
     /// unknown.
     pub value: Option<String>,
-    /// It was given by a variable.
-    pub in_environment: bool,
+    /// Where the key was given.
+    pub place: Place,
     /// What is wrong with it, and what is lawful.
     pub reason: String,
+}
+
+/// Where a value was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Nobody gave it: it is the reference's own, or missing.
+    #[default]
+    Nowhere,
+    /// The file of this path.
+    File(String),
+    /// The variable of this name.
+    Variable(String),
+}
+
+impl ConfigError {
+    /// An error where there are problems.
+    fn check(problems: Vec<Problem>) -> Result<(), ConfigError> {
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    /// At least one.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl Problem {
+    /// With no value that could be shown, and no place beyond the key.
+    fn new(key: String, reason: impl Into<String>) -> Problem {
+        Problem { key, value: None, place: Place::Nowhere, reason: reason.into() }
+    }
 }
 
 impl std::error::Error for ConfigError {}
@@ -135,64 +157,16 @@ impl fmt::Display for ConfigError {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Nowhere => {}
+            Place::File(place) | Place::Variable(place) => write!(f, "{}: ", place.escape_debug())?,
+        }
         write!(f, "{}", self.key.escape_debug())?;
         if let Some(value) = &self.value {
             write!(f, " = {value}")?;
         }
-        if self.in_environment {
-            write!(f, " (from the environment)")?;
-        }
         write!(f, ": {}", self.reason)
     }
-}
-
-/// The three layers in one. A file that cannot be read is left out, so that the problems of the
-/// other layers are found all the same.
-fn merge(
-    file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
-    problems: &mut Vec<Problem>,
-) -> Map<String, Value> {
-    let mut unreadable = |key: String, reason: String| {
-        problems.push(Problem { key, value: None, in_environment: false, reason });
-    };
-    let mut layers = Config::builder().add_source(File::from_str(DEFAULT, FileFormat::Toml));
-    if let Some(path) = file {
-        match read(path) {
-            Ok(layer) => layers = layers.add_source(layer),
-            Err(reason) => unreadable(path.display().to_string(), reason),
-        }
-    }
-    // Without try_parsing: it would make the number 123 of the text "00123".
-    let environment = Environment::with_prefix(PREFIX)
-        .prefix_separator("__")
-        .separator("__")
-        .ignore_empty(true)
-        .source(Some(environment.collect()));
-    layers.add_source(environment).build().and_then(|layers| layers.collect()).unwrap_or_else(
-        |error| {
-            unreadable("configuration".into(), format!("cannot be merged: {error}"));
-            Map::new()
-        },
-    )
-}
-
-fn read(path: &Path) -> Result<Config, String> {
-    let text = file::read_text(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let layer = Config::builder().add_source(File::from_str(&text, FileFormat::Toml));
-    layer.build().map_err(|error| match error {
-        config::ConfigError::FileParse { cause, .. } => match cause.downcast::<toml::de::Error>() {
-            Ok(error) => misread(&text, &error),
-            Err(_) => "is not TOML".into(),
-        },
-        _ => "is not TOML".into(),
-    })
-}
-
-/// Where and why, without the line itself, as the library would show it: a secret may stand there.
-fn misread(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 #[cfg(test)]
@@ -200,21 +174,57 @@ mod tests {
     use super::*;
 
     /// The reference with every key that is unset set, as a person would who removes the `#`.
-    fn every_key_set() -> Map<String, Value> {
+    fn every_key_set() -> Reader {
         let set = |line: &str| match line.strip_prefix('#') {
             Some(rest) if !rest.starts_with(' ') => rest.to_owned(),
             _ => line.to_owned(),
         };
         let text = DEFAULT.lines().map(set).collect::<Vec<_>>().join("\n");
-        let layer = Config::builder().add_source(File::from_str(&text, FileFormat::Toml));
-        layer.build().unwrap().collect().unwrap()
+        let mut leaves = layers::Leaves::new();
+        for (key, value) in layers::tables(&text).unwrap() {
+            keys::flatten(key, value, &mut |key, kind| {
+                leaves.insert(key, layers::Leaf { kind, place: Place::Nowhere });
+            });
+        }
+        let mut reader = Reader::new(leaves, Vec::new());
+        sections::settings(&mut reader);
+        reader
     }
 
     #[test]
     fn the_reference_names_every_key_and_no_other() {
-        let mut reader = Reader::new(every_key_set(), Vec::new());
-        sections::settings(&mut reader);
-        assert_eq!(reader.names(), reader.known);
+        let reader = every_key_set();
+        assert_eq!(reader.given_names(), reader.names.values);
+    }
+
+    #[test]
+    fn whatever_is_given_in_another_shape_is_a_problem_of_that_name() {
+        let names = every_key_set().names;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = |name: &str, given: &str| {
+            std::fs::write(file.path(), format!("{name} = {given}\n")).unwrap();
+            let error = load(Some(file.path()), std::iter::empty()).unwrap_err();
+            let of_name =
+                |problem: &Problem| problem.key == name && problem.place != Place::Nowhere;
+            assert!(error.problems().iter().any(of_name), "{name} = {given}: {error}");
+            assert!(!error.to_string().contains("SECRET"), "{name} = {given}: {error}");
+        };
+        let in_list = |name: &str| names.lists.iter().any(|list| keys::is_within(name, list));
+        for value in names.values.iter().filter(|value| !in_list(value)) {
+            for given in ["[]", "{}", "['SECRET']", "{ further = 'SECRET' }", "[{ further = 1 }]"] {
+                refused(value, given);
+            }
+        }
+        for table in names.sections().into_iter().filter(|name| !names.lists.contains(*name)) {
+            for given in ["'SECRET'", "5", "[]", "['SECRET']", "[{}]", "[{ further = 'SECRET' }]"] {
+                refused(table, given);
+            }
+        }
+        for list in &names.lists {
+            for given in ["'SECRET'", "{}", "{ id = 'SECRET' }", "['SECRET']", "[[]]", "[[{}]]"] {
+                refused(list, given);
+            }
+        }
     }
 
     #[test]

@@ -1,23 +1,22 @@
 //! Reads the merged layers key by key and remembers every problem on the way, so that a person can
-//! mend all of them at once. What was given and never asked for is an unknown key. Knows no key by
-//! name: that is `sections`.
+//! mend all of them at once. What was given and never asked for, or in another shape, is a problem
+//! too. Knows no key by name: that is `sections`.
 
 use super::changes::{self, Given};
 use super::file::{read_bytes, read_text};
-use super::keys::{distance, flatten, is_within, without_indexes};
+use super::keys::without_indexes;
+use super::layers::{Leaf, Leaves};
+use super::names::Names;
 use super::units::{duration, show_duration, show_size, size};
-use super::{ConfigError, Problem};
-use config::{Map, Value, ValueKind};
+use super::{ConfigError, Place, Problem};
+use config::ValueKind;
 use secrecy::SecretString;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-
-/// What the `config` crate names as the origin of a value that came from a variable.
-const ENVIRONMENT: &str = "the environment";
 
 /// A value is shown up to this many characters.
 const SHOWN: usize = 80;
@@ -28,50 +27,46 @@ const HIDDEN: &str = "(hidden)";
 /// What tells the tables of a list apart.
 const NAMES: [&str; 3] = ["id", "code", "codes"];
 
-/// An unknown key is taken for a misspelt one up to this many wrong characters.
-const MISSPELT: usize = 3;
-
 /// The merged layers, and what was wrong with them.
 ///
 /// Every reading method answers `None` both for a key that is unset and for one with a problem: the
 /// problem is remembered, and [`Reader::finish`] gives no settings when there is one.
 pub(super) struct Reader {
-    /// Each value by its dotted key, `numbers.override[0].id`.
-    leaves: BTreeMap<String, Value>,
-    /// Each key that was asked for, without indexes.
-    pub(super) known: BTreeSet<String>,
+    leaves: Leaves,
+    /// What was asked for.
+    pub(super) names: Names,
     /// Those of them whose value is never shown.
     secrets: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
 impl Reader {
-    pub(super) fn new(layers: Map<String, Value>, problems: Vec<Problem>) -> Reader {
-        let mut leaves = BTreeMap::new();
-        for (key, value) in layers {
-            flatten(key, value, &mut leaves);
-        }
-        Reader { leaves, known: BTreeSet::new(), secrets: BTreeSet::new(), problems }
+    pub(super) fn new(leaves: Leaves, problems: Vec<Problem>) -> Reader {
+        Reader { leaves, names: Names::default(), secrets: BTreeSet::new(), problems }
     }
 
-    /// The settings and what they were read from, if there was no problem and no unknown key.
+    /// The settings and what they were read from, if there was no problem.
     pub(super) fn finish<T>(mut self, settings: Option<T>) -> Result<(T, Given), ConfigError> {
-        let unknown = self.leaves.iter().filter(|(key, value)| self.is_unknown(key, value));
-        for key in unknown.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-            let reason = self.why_unknown(&key);
-            self.problem(&key, reason);
+        let mut told = BTreeSet::new();
+        for (key, leaf) in &self.leaves {
+            let Some((name, reason)) = self.names.fault(key, leaf) else { continue };
+            if told.insert((name.clone(), leaf.place.clone())) {
+                let problem = Problem { place: leaf.place.clone(), ..Problem::new(name, reason) };
+                self.problems.push(problem);
+            }
         }
-        match settings {
-            Some(settings) if self.problems.is_empty() => Ok((settings, self.given())),
-            _ => Err(ConfigError { problems: self.problems }),
-        }
+        let given = self.given();
+        ConfigError::check(self.problems)?;
+        let settings =
+            settings.expect("a key that is needed has the reference's value or a problem");
+        Ok((settings, given))
     }
 
     fn given(&self) -> Given {
-        let value = |(key, value): (&String, &Value)| {
-            let text = plain(&value.kind)?;
+        let value = |(key, leaf): (&String, &Leaf)| {
+            let text = plain(&leaf.kind)?;
             let is_secret = self.secrets.contains(&without_indexes(key));
-            let shown = if is_secret { None } else { show(&value.kind) };
+            let shown = if is_secret { None } else { show(&leaf.kind) };
             let shown = shown.unwrap_or_else(|| HIDDEN.into());
             Some((self.named(key), changes::Value { text: SecretString::from(text), shown }))
         };
@@ -83,7 +78,7 @@ impl Reader {
     fn named(&self, key: &str) -> String {
         let Some((table, field)) = key.split_once("].") else { return key.to_owned() };
         let names = NAMES.iter().find_map(|name| self.leaves.get(&format!("{table}].{name}")));
-        match (names.and_then(|value| plain(&value.kind)), table.split_once('[')) {
+        match (names.and_then(|leaf| plain(&leaf.kind)), table.split_once('[')) {
             (Some(name), Some((list, _))) => format!("{list}[{name}].{field}"),
             _ => key.to_owned(),
         }
@@ -92,53 +87,26 @@ impl Reader {
     /// Remembers a problem with this key, with its value where that may be shown.
     pub(super) fn problem(&mut self, key: &str, reason: impl Into<String>) {
         let name = without_indexes(key);
-        let given = self.leaves.get(key);
-        // The value of an unknown key may be a misplaced secret.
-        let value = given.filter(|_| self.known.contains(&name)).map(|value| {
-            let shown = if self.secrets.contains(&name) { None } else { show(&value.kind) };
+        let value = self.leaves.get(key).map(|leaf| {
+            let shown = if self.secrets.contains(&name) { None } else { show(&leaf.kind) };
             shown.unwrap_or_else(|| HIDDEN.into())
         });
-        let in_environment = given.is_some_and(|value| value.origin() == Some(ENVIRONMENT));
-        self.problems.push(Problem {
-            key: key.into(),
-            value,
-            in_environment,
-            reason: reason.into(),
-        });
+        let place = self.place(key);
+        self.problems.push(Problem { value, place, ..Problem::new(key.to_owned(), reason) });
     }
 
-    fn is_unknown(&self, key: &str, value: &Value) -> bool {
-        let name = without_indexes(key);
-        let is_empty_section = plain(&value.kind).is_none() && self.is_section(&name);
-        !self.known.contains(&name) && !is_empty_section
-    }
-
-    fn is_section(&self, name: &str) -> bool {
-        self.known.iter().any(|known| is_within(known, name))
-    }
-
-    fn why_unknown(&self, key: &str) -> String {
-        let name = without_indexes(key);
-        if self.is_section(&name) {
-            return "holds further keys and has no value of its own".into();
-        }
-        if let Some(known) = self.known.iter().find(|known| is_within(&name, known)) {
-            return format!("unknown key: {known} is a value and holds no further keys");
-        }
-        let closeness = |known: &&String| distance(known, &name);
-        let close =
-            self.known.iter().min_by_key(closeness).filter(|k| distance(k, &name) <= MISSPELT);
-        let without_section =
-            || self.known.iter().find(|known| known.ends_with(&format!(".{name}")));
-        match close.or_else(without_section) {
-            Some(known) => format!("unknown key; the nearest known one is {known}"),
-            None => "unknown key".into(),
-        }
+    /// Where a key was given: one that is missing in a table of a list, or the list itself, where that was.
+    fn place(&self, key: &str) -> Place {
+        let beside = key.rfind(']').map_or_else(|| format!("{key}["), |end| key[..=end].to_owned());
+        let beside =
+            || self.leaves.range(beside.clone()..).next().filter(|(k, _)| k.starts_with(&beside));
+        let leaf = self.leaves.get(key).or_else(|| beside().map(|(_, leaf)| leaf));
+        leaf.map(|leaf| leaf.place.clone()).unwrap_or_default()
     }
 
     /// The name of everything that was given.
     #[cfg(test)]
-    pub(super) fn names(&self) -> BTreeSet<String> {
+    pub(super) fn given_names(&self) -> BTreeSet<String> {
         self.leaves.keys().map(|key| without_indexes(key)).collect()
     }
 
@@ -149,7 +117,8 @@ impl Reader {
 
     /// How many tables the list under this key has; `fields` are the keys that each may hold.
     pub(super) fn entries(&mut self, key: &str, fields: &[&str]) -> usize {
-        self.known.extend(fields.iter().map(|field| format!("{key}.{field}")));
+        self.names.lists.insert(key.to_owned());
+        self.names.values.extend(fields.iter().map(|field| format!("{key}.{field}")));
         let index = |leaf: &String| {
             let (index, _) = leaf.strip_prefix(key)?.strip_prefix('[')?.split_once(']')?;
             index.parse::<usize>().ok()
@@ -249,7 +218,7 @@ impl Reader {
         self.secrets.insert(key.to_owned());
         let twin = format!("{key}_file");
         if self.is_given(key) && self.is_given(&twin) {
-            self.known.extend([key.to_owned(), twin.clone()]);
+            self.names.values.extend([key.to_owned(), twin.clone()]);
             self.problem(key, format!("is given, and so is {twin}: keep one"));
             return None;
         }
@@ -277,7 +246,7 @@ impl Reader {
         key: &str,
         parse: impl FnOnce(&ValueKind) -> Result<T, String>,
     ) -> Option<T> {
-        self.known.insert(without_indexes(key));
+        self.names.values.insert(without_indexes(key));
         match parse(&self.leaves.get(key)?.kind) {
             Ok(value) => Some(value),
             Err(reason) => {

@@ -176,15 +176,16 @@ async fn every_problem_of_the_configuration_is_told_at_once_and_no_secret() {
         .await;
     assert_eq!(ended.code, Some(2), "{}", ended.said());
     assert!(ended.out.is_empty());
+    let file = file.display();
     for start in [
-        "  chakra.timout: ",
-        "  chakra.timeout = \"banana\" (from the environment): ",
-        "  limits.number.rate = 0: ",
-        "  log.format = \"xml\": ",
-        "  rabbitmq.uri = (hidden) (from the environment): ",
-        "  chakra.token = (hidden): ",
+        format!("  {file}: chakra.timout: "),
+        "  CHAKRA_SENDER__CHAKRA__TIMEOUT: chakra.timeout = \"banana\": ".into(),
+        format!("  {file}: limits.number.rate = 0: "),
+        format!("  {file}: log.format = \"xml\": "),
+        "  CHAKRA_SENDER__RABBITMQ__URI: rabbitmq.uri = (hidden): ".into(),
+        format!("  {file}: chakra.token = (hidden): "),
     ] {
-        let told = ended.err.iter().filter(|line| line.starts_with(start)).count();
+        let told = ended.err.iter().filter(|line| line.starts_with(&start)).count();
         assert_eq!(told, 1, "{start:?} in:\n{}", ended.said());
     }
     assert_eq!(ended.err[0], "chakra-sender: the configuration has 6 problems:");

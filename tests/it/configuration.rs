@@ -7,6 +7,7 @@ use chakra_sender::telemetry::Format;
 use chakra_sender::webhook::Proof;
 use chakra_sender::wire::NumberId;
 use secrecy::ExposeSecret;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 pub(crate) struct Given {
     folder: TempDir,
     toml: String,
-    variables: Vec<(String, String)>,
+    variables: Vec<(OsString, OsString)>,
 }
 
 impl Given {
@@ -25,8 +26,8 @@ impl Given {
         Given { folder, toml: toml.to_owned(), variables: Vec::new() }
     }
 
-    pub(crate) fn variable(mut self, name: &str, value: &str) -> Given {
-        self.variables.push((name.to_owned(), value.to_owned()));
+    pub(crate) fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Given {
+        self.variables.push((name.into(), value.as_ref().to_owned()));
         self
     }
 
@@ -179,36 +180,36 @@ fn every_problem_is_told_at_once() {
         .problems();
     insta::assert_snapshot!(problems, @r#"
     the configuration has 30 problems:
-      chakra.base_url = "api.chakrahq.com/": must be an http or https URL without user, query, fragment or a slash at its end, like "https://api.chakrahq.com"
-      chakra.api_version = 24: must be text, in quotes
-      chakra.timeout = "1 minute": must be a duration from 1s to 10m, written like "250ms" or "5s"
-      chakra.max_in_flight = 0: must be a whole number from 1 to 65536
-      rabbitmq.uri = (hidden): must be amqp:// or amqps://user:password@host:port/vhost, with other characters than letters and digits percent-encoded in user, password and vhost
-      rabbitmq.prefix = "Chakra": must be 1 to 64 of a-z, 0-9, ".", "_" and "-"
-      rabbitmq.declare = "perhaps": must be true or false
-      rabbitmq.client_cert_file = "/nowhere/client.pem": cannot be read: No such file or directory (os error 2)
-      rabbitmq.client_cert_file = "/nowhere/client.pem": needs rabbitmq.client_key_file as well
-      numbers.accept = "all": must be "plugin" or "any"
-      numbers.override[1].rate = 0: must be a number from 0.1 to 1000000
-      numbers.override[1].id = "1027729340496751": has an override already: keep one
-      numbers.override[2].rate: is missing; an override has an id and a rate
-      numbers.override[2].id = 1027729340496752: must be text, in quotes
-      limits.max_wait = "31s": must be a duration from 0s to 30s, written like "250ms" or "5s"
-      limits.account.burst = 5: needs limits.account.rate as well
-      retry.initial = "2h": must be a duration from 10ms to 1h, written like "250ms" or "5s"
-      retry.factor = 0.5: must be a number from 1 to 100
-      doubt.strong = "perhaps": must be "report" or "resend"
-      ledger.max_entries = 10: must be a whole number from 1000 to 1000000000
-      admin.listen = "localhost:9464" (from the environment): must be an IP address and a port, like "127.0.0.1:9464" or "[::]:9464", or "off"
-      webhook.listen = "0.0.0.0:80": needs webhook.secret (ChakraHQ: Admin, Team, Secrets) or webhook.path_secret: without either anybody could tell of deliveries
-      log.level = "inof": must be a level or directives like "info,lapin=warn": "inof" is neither a level (off, error, warn, info, debug, trace) nor target=level
-      chakra.max_inflight (from the environment): unknown key; the nearest known one is chakra.max_in_flight
-      chakra.tokn: unknown key; the nearest known one is chakra.token
-      graphite.listen: unknown key
-      lanes (from the environment): holds further keys and has no value of its own
-      numbers.override[1].brust: unknown key; the nearest known one is numbers.override.burst
-      prefix: unknown key; the nearest known one is rabbitmq.prefix
-      rabbitmq.heartbeat.seconds: unknown key: rabbitmq.heartbeat is a value and holds no further keys
+      /chakra-sender.toml: chakra.base_url = "api.chakrahq.com/": must be an http or https URL without user, query, fragment or a slash at its end, like "https://api.chakrahq.com"
+      /chakra-sender.toml: chakra.api_version = 24: must be text, in quotes
+      /chakra-sender.toml: chakra.timeout = "1 minute": must be a duration from 1s to 10m, written like "250ms" or "5s"
+      /chakra-sender.toml: chakra.max_in_flight = 0: must be a whole number from 1 to 65536
+      /chakra-sender.toml: rabbitmq.uri = (hidden): must be amqp:// or amqps://user:password@host:port/vhost, with other characters than letters and digits percent-encoded in user, password and vhost
+      /chakra-sender.toml: rabbitmq.prefix = "Chakra": must be 1 to 64 of a-z, 0-9, ".", "_" and "-"
+      /chakra-sender.toml: rabbitmq.declare = "perhaps": must be true or false
+      /chakra-sender.toml: rabbitmq.client_cert_file = "/nowhere/client.pem": cannot be read: No such file or directory (os error 2)
+      /chakra-sender.toml: rabbitmq.client_cert_file = "/nowhere/client.pem": needs rabbitmq.client_key_file as well
+      /chakra-sender.toml: numbers.accept = "all": must be "plugin" or "any"
+      /chakra-sender.toml: numbers.override[1].rate = 0: must be a number from 0.1 to 1000000
+      /chakra-sender.toml: numbers.override[1].id = "1027729340496751": has an override already: keep one
+      /chakra-sender.toml: numbers.override[2].rate: is missing; an override has an id and a rate
+      /chakra-sender.toml: numbers.override[2].id = 1027729340496752: must be text, in quotes
+      /chakra-sender.toml: limits.max_wait = "31s": must be a duration from 0s to 30s, written like "250ms" or "5s"
+      /chakra-sender.toml: limits.account.burst = 5: needs limits.account.rate as well
+      /chakra-sender.toml: retry.initial = "2h": must be a duration from 10ms to 1h, written like "250ms" or "5s"
+      /chakra-sender.toml: retry.factor = 0.5: must be a number from 1 to 100
+      /chakra-sender.toml: doubt.strong = "perhaps": must be "report" or "resend"
+      /chakra-sender.toml: ledger.max_entries = 10: must be a whole number from 1000 to 1000000000
+      CHAKRA_SENDER__ADMIN__LISTEN: admin.listen = "localhost:9464": must be an IP address and a port, like "127.0.0.1:9464" or "[::]:9464", or "off"
+      /chakra-sender.toml: webhook.listen = "0.0.0.0:80": needs webhook.secret (ChakraHQ: Admin, Team, Secrets) or webhook.path_secret: without either anybody could tell of deliveries
+      /chakra-sender.toml: log.level = "inof": must be a level or directives like "info,lapin=warn": "inof" is neither a level (off, error, warn, info, debug, trace) nor target=level
+      CHAKRA_SENDER__CHAKRA__MAX_INFLIGHT: chakra.max_inflight: unknown key; the nearest known one is chakra.max_in_flight
+      /chakra-sender.toml: chakra.tokn: unknown key; the nearest known one is chakra.token
+      /chakra-sender.toml: graphite: unknown section
+      CHAKRA_SENDER__LANES: lanes: is a section: give each key in it, such as CHAKRA_SENDER__LANES__MAX_LENGTH
+      /chakra-sender.toml: numbers.override[1].brust: unknown key; the nearest known one is numbers.override.burst
+      /chakra-sender.toml: prefix: unknown key; the nearest known one is rabbitmq.prefix
+      /chakra-sender.toml: rabbitmq.heartbeat: is one value, no table and no list
     "#);
 }
 
@@ -234,12 +235,12 @@ fn relations_between_keys_are_checked() {
     .problems();
     insta::assert_snapshot!(problems, @r#"
     the configuration has 6 problems:
-      chakra.connect_timeout = "40s": must be below chakra.timeout, 40s
-      rabbitmq.client_key_file = "/key.pem": needs rabbitmq.client_cert_file as well
-      rabbitmq.client_p12_password = (hidden): needs rabbitmq.client_p12_file as well
-      rabbitmq.heartbeat = "1500ms": must be whole seconds: AMQP knows no parts of one
-      retry.initial = "30m": must be at most retry.max_delay, 10m
-      worker.drain_timeout = "45s": must exceed chakra.timeout (40s) by more than 5s
+      /chakra-sender.toml: chakra.connect_timeout = "40s": must be below chakra.timeout, 40s
+      /chakra-sender.toml: rabbitmq.client_key_file = "/key.pem": needs rabbitmq.client_cert_file as well
+      /chakra-sender.toml: rabbitmq.client_p12_password = (hidden): needs rabbitmq.client_p12_file as well
+      /chakra-sender.toml: rabbitmq.heartbeat = "1500ms": must be whole seconds: AMQP knows no parts of one
+      /chakra-sender.toml: retry.initial = "30m": must be at most retry.max_delay, 10m
+      /chakra-sender.toml: worker.drain_timeout = "45s": must exceed chakra.timeout (40s) by more than 5s
     "#);
 }
 
@@ -247,12 +248,12 @@ fn relations_between_keys_are_checked() {
 fn a_file_that_cannot_be_read_does_not_hide_other_problems() {
     let missing = load(
         Some("/nowhere/chakra-sender.toml".as_ref()),
-        [("CHAKRA_SENDER__LOG__FORMAT".to_owned(), "xml".to_owned())].into_iter(),
+        [("CHAKRA_SENDER__LOG__FORMAT".into(), "xml".into())].into_iter(),
     );
     insta::assert_snapshot!(missing.unwrap_err(), @r#"
     the configuration has 2 problems:
       /nowhere/chakra-sender.toml: cannot be read: No such file or directory (os error 2)
-      log.format = "xml" (from the environment): must be "text" or "json"
+      CHAKRA_SENDER__LOG__FORMAT: log.format = "xml": must be "text" or "json"
     "#);
 }
 
@@ -297,7 +298,7 @@ fn a_secret_and_its_file_are_one_too_many() {
         .problems();
     insta::assert_snapshot!(problems, @r#"
     the configuration has a problem:
-      chakra.token = (hidden): is given, and so is chakra.token_file: keep one
+      /chakra-sender.toml: chakra.token = (hidden): is given, and so is chakra.token_file: keep one
     "#);
 }
 
@@ -317,11 +318,11 @@ fn a_secret_that_cannot_be_read_or_used_is_told_without_it() {
     .problems();
     insta::assert_snapshot!(problems, @r#"
     the configuration has 5 problems:
-      chakra.token_file = "/token": names a file whose text must be visible ASCII characters without spaces, on one line
-      rabbitmq.uri = (hidden): (URI 2) must be amqp:// or amqps://user:password@host:port/vhost, with other characters than letters and digits percent-encoded in user, password and vhost
-      rabbitmq.password_file = "/nowhere/password": cannot be read: No such file or directory (os error 2)
-      rabbitmq.client_p12_password = (hidden): must be text, in quotes
-      rabbitmq.client_p12_password = (hidden): needs rabbitmq.client_p12_file as well
+      /chakra-sender.toml: chakra.token_file = "/token": names a file whose text must be visible ASCII characters without spaces, on one line
+      /chakra-sender.toml: rabbitmq.uri = (hidden): (URI 2) must be amqp:// or amqps://user:password@host:port/vhost, with other characters than letters and digits percent-encoded in user, password and vhost
+      /chakra-sender.toml: rabbitmq.password_file = "/nowhere/password": cannot be read: No such file or directory (os error 2)
+      /chakra-sender.toml: rabbitmq.client_p12_password = (hidden): must be text, in quotes
+      /chakra-sender.toml: rabbitmq.client_p12_password = (hidden): needs rabbitmq.client_p12_file as well
     "#);
 }
 
@@ -375,11 +376,11 @@ fn a_webhook_that_cannot_be_told_apart_from_a_strangers_is_refused() {
     .problems();
     insta::assert_snapshot!(problems, @r#"
     the configuration has 5 problems:
-      webhook.listen = "localhost:9465": must be an IP address and a port, like "127.0.0.1:9465" or "[::]:9465"
-      webhook.secret = (hidden): must not be empty
-      webhook.path_secret = (hidden): must be 16 to 128 of a-z, A-Z, 0-9, "-" and "_"
-      webhook.verify_token = (hidden): must be 1 to 128 visible ASCII characters without spaces
-      webhook.public_url = "hooks.example.com": must be an http or https URL without user, query, fragment or a slash at its end, like "https://example.com/webhook"
+      /chakra-sender.toml: webhook.listen = "localhost:9465": must be an IP address and a port, like "127.0.0.1:9465" or "[::]:9465"
+      /chakra-sender.toml: webhook.secret = (hidden): must not be empty
+      /chakra-sender.toml: webhook.path_secret = (hidden): must be 16 to 128 of a-z, A-Z, 0-9, "-" and "_"
+      /chakra-sender.toml: webhook.verify_token = (hidden): must be 1 to 128 visible ASCII characters without spaces
+      /chakra-sender.toml: webhook.public_url = "hooks.example.com": must be an http or https URL without user, query, fragment or a slash at its end, like "https://example.com/webhook"
     "#);
 }
 

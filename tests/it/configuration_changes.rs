@@ -64,28 +64,28 @@ const WRONG_CODES: &str = r#"
 fn every_problem_of_the_code_table_is_told_at_once() {
     insta::assert_snapshot!(Given::toml(WRONG_CODES).problems(), @r#"
     the configuration has 22 problems:
-      chakra.code[0].wait = "1h": has no use: what is refused is not tried again
-      chakra.code[0].max_attempts = 2: needs class "unavailable": the others are not tried by attempts
-      chakra.code[1].scope = "number": needs class "throttled" or "blocked": else each job fails, or spends its attempts, for what is wrong with all of them
-      chakra.code[1].codes = "131049-131050": stands in chakra.code[0] already: keep one
-      chakra.code[2].codes = "2-3": is given, and so is chakra.code[2].code: keep one
-      chakra.code[2].scope = "account": needs class "throttled" or "blocked": else each job fails, or spends its attempts, for what is wrong with all of them
-      chakra.code[3].codes = "299-200": must be two codes up to 9999999, written like "200-299"
-      chakra.code[3].scope = "message": needs class "unavailable": what is throttled or blocked spends no attempts, and a message that is so by itself would be tried for ever
-      chakra.code[4].code: is missing; a row has a code, or a range of codes
-      chakra.code[4].scope = "message": needs class "unavailable": what is throttled or blocked spends no attempts, and a message that is so by itself would be tried for ever
-      chakra.code[4].max_attempts = 3: needs class "unavailable": the others are not tried by attempts
-      chakra.code[5].class = "refused": must be "blocked" or "throttled" for code 190, access token expired: no job may fail for what is wrong with the account
-      chakra.code[6].wait = "0s": must be a duration from 1s to 1d, written like "250ms" or "5s"
-      chakra.code[6].scope = "template": must be "message" for class "ambiguous": each message is looked for by itself
-      chakra.code[6].class = "ambiguous": must be "blocked" or "throttled" for code 200, permission missing or revoked: no job may fail for what is wrong with the account
-      chakra.code[6].wait = "0s": has no use: when to look for a message stands in [doubt]
-      chakra.code[7].wait = "3h": must be at most retry.max_age, 2h: else no retry
-      chakra.code[8].class = "invalid": must be "refused" or "throttled" or "unavailable" or "blocked" or "ambiguous"
-      chakra.code[8].scope = "world": must be "message" or "recipient" or "template" or "number" or "account"
-      chakra.code[9].code = 10000000: must be a whole number from 0 to 9999999
-      chakra.code[9].class: is missing; a row has a class and a scope
-      chakra.code[9].clas: unknown key; the nearest known one is chakra.code.class
+      /chakra-sender.toml: chakra.code[0].wait = "1h": has no use: what is refused is not tried again
+      /chakra-sender.toml: chakra.code[0].max_attempts = 2: needs class "unavailable": the others are not tried by attempts
+      /chakra-sender.toml: chakra.code[1].scope = "number": needs class "throttled" or "blocked": else each job fails, or spends its attempts, for what is wrong with all of them
+      /chakra-sender.toml: chakra.code[1].codes = "131049-131050": stands in chakra.code[0] already: keep one
+      /chakra-sender.toml: chakra.code[2].codes = "2-3": is given, and so is chakra.code[2].code: keep one
+      /chakra-sender.toml: chakra.code[2].scope = "account": needs class "throttled" or "blocked": else each job fails, or spends its attempts, for what is wrong with all of them
+      /chakra-sender.toml: chakra.code[3].codes = "299-200": must be two codes up to 9999999, written like "200-299"
+      /chakra-sender.toml: chakra.code[3].scope = "message": needs class "unavailable": what is throttled or blocked spends no attempts, and a message that is so by itself would be tried for ever
+      /chakra-sender.toml: chakra.code[4].code: is missing; a row has a code, or a range of codes
+      /chakra-sender.toml: chakra.code[4].scope = "message": needs class "unavailable": what is throttled or blocked spends no attempts, and a message that is so by itself would be tried for ever
+      /chakra-sender.toml: chakra.code[4].max_attempts = 3: needs class "unavailable": the others are not tried by attempts
+      /chakra-sender.toml: chakra.code[5].class = "refused": must be "blocked" or "throttled" for code 190, access token expired: no job may fail for what is wrong with the account
+      /chakra-sender.toml: chakra.code[6].wait = "0s": must be a duration from 1s to 1d, written like "250ms" or "5s"
+      /chakra-sender.toml: chakra.code[6].scope = "template": must be "message" for class "ambiguous": each message is looked for by itself
+      /chakra-sender.toml: chakra.code[6].class = "ambiguous": must be "blocked" or "throttled" for code 200, permission missing or revoked: no job may fail for what is wrong with the account
+      /chakra-sender.toml: chakra.code[6].wait = "0s": has no use: when to look for a message stands in [doubt]
+      /chakra-sender.toml: chakra.code[7].wait = "3h": must be at most retry.max_age, 2h: else no retry
+      /chakra-sender.toml: chakra.code[8].class = "invalid": must be "refused" or "throttled" or "unavailable" or "blocked" or "ambiguous"
+      /chakra-sender.toml: chakra.code[8].scope = "world": must be "message" or "recipient" or "template" or "number" or "account"
+      /chakra-sender.toml: chakra.code[9].code = 10000000: must be a whole number from 0 to 9999999
+      /chakra-sender.toml: chakra.code[9].class: is missing; a row has a class and a scope
+      /chakra-sender.toml: chakra.code[9].clas: unknown key; the nearest known one is chakra.code.class
     "#);
 }
 

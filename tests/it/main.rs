@@ -15,6 +15,7 @@ mod command_output;
 mod commands;
 mod configuration;
 mod configuration_changes;
+mod configuration_mistakes;
 mod conservation;
 mod dashboard;
 mod dead_letters;
