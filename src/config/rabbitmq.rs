@@ -64,19 +64,40 @@ fn amqp_uri(text: &str) -> Result<Url, String> {
                           characters than letters and digits percent-encoded in user, password and vhost";
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "amqp" | "amqps"));
     let url = url.ok_or(LAWFUL)?;
+    // The AMQP library would take the % for itself, and most often the login would fail.
+    if !is_encoded(text) {
+        return Err(
+            "has a % that begins no percent-encoding: write %25 for the character itself".into()
+        );
+    }
     // The AMQP library would take an IPv6 address, or no host at all, for localhost.
     match url.domain() {
         Some(host) if !host.is_empty() => {}
         _ => return Err("must name a host: a name or an IPv4 address".into()),
     }
+    if url.path() == "/" {
+        let reason =
+            "ends with /, which names the virtual host \"\": leave the / out or write /%2f";
+        return Err(reason.into());
+    }
     text.parse::<AMQPUri>().map_err(|_| LAWFUL)?;
     Ok(url)
 }
 
+/// Whether two hexadecimal digits follow each `%`.
+fn is_encoded(text: &str) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_hexdigit();
+    text.split('%')
+        .skip(1)
+        .all(|part| part.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(is_digit)))
+}
+
 fn with_password(mut uri: Url, password: Option<&str>) -> SecretString {
     if let Some(password) = password {
+        // It encodes all that needs it but a %, which could be an encoding already.
+        let password = password.replace('%', "%25");
         // Fails only for a URL without a host, and these have one.
-        let replaced = uri.set_password(Some(password));
+        let replaced = uri.set_password(Some(&password));
         debug_assert!(replaced.is_ok(), "an AMQP URI with a host takes a password");
     }
     SecretString::from(String::from(uri))

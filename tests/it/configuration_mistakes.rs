@@ -1,6 +1,7 @@
 //! Mistakes in the configuration that look right to who made them: each is told, none is ignored.
 
 use crate::configuration::Given;
+use secrecy::ExposeSecret;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -73,4 +74,31 @@ fn a_section_that_is_a_value_is_a_problem_however_much_is_given_beside_it() {
         let told = format!("/chakra-sender.toml: {name}: is a section: write [{name}]");
         assert!(problems.ends_with(&told), "{problems}");
     }
+}
+
+#[test]
+fn a_uri_that_names_no_virtual_host_or_has_half_an_encoding_is_refused() {
+    for (uri, reason) in [
+        ("amqp://user:pa55word@broker/", "ends with /, which names the virtual host \"\": "),
+        ("amqp://broker,amqp://user:pa55word@broker:5672/", "(URI 2) ends with /, "),
+        ("amqp://user:pa55word%zz@broker", "has a % that begins no percent-encoding: "),
+        ("amqp://user:pa55word@broker/100%", "has a % that begins no percent-encoding: "),
+    ] {
+        let problems = Given::toml("").variable("CHAKRA_SENDER__RABBITMQ__URI", uri).problems();
+        assert!(problems.contains(&format!("rabbitmq.uri = (hidden): {reason}")), "{problems}");
+        assert!(!problems.contains("pa55word"), "{problems}");
+    }
+    for uri in ["amqp://user@broker", "amqp://user:%25@broker/%2F"] {
+        assert!(
+            Given::toml("").variable("CHAKRA_SENDER__RABBITMQ__URI", uri).load().is_ok(),
+            "{uri}"
+        );
+    }
+}
+
+#[test]
+fn a_password_of_its_own_is_no_percent_encoding() {
+    let settings = Given::toml("[rabbitmq]\nuri = 'amqp://sender@one'\npassword = '50%25@%zz'\n");
+    let uri = settings.load().unwrap().rabbitmq.uris.remove(0);
+    assert_eq!(uri.expose_secret(), "amqp://sender:50%2525%40%25zz@one");
 }
