@@ -1,8 +1,12 @@
 //! The HTTP listener for operators: is it alive, is it ready, what does it count, how stands it with each
-//! phone number, what is known of a job. Changes nothing and needs no token; serves until it is told to stop, which is after the
-//! drain.
+//! phone number, what is known of a job. To look needs no token; the one call that changes anything, to read
+//! the settings again, needs `admin.token`. Serves until it is told to stop, which is after the drain.
 
+mod bearer;
+mod reload;
 mod status;
+
+pub use reload::{Reloaded, Reloads};
 
 use crate::listener::{Bounds, Listener};
 use crate::metrics::Metrics;
@@ -12,7 +16,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
@@ -54,13 +58,14 @@ impl Admin {
         metrics: Arc<Metrics>,
         readiness: Readiness,
         pages: Pages,
+        reloads: Reloads,
         stop: CancellationToken,
     ) {
-        self.0.serve(routes(metrics, readiness, pages), BOUNDS, stop).await;
+        self.0.serve(routes(metrics, readiness, pages, reloads), BOUNDS, stop).await;
     }
 }
 
-fn routes(metrics: Arc<Metrics>, readiness: Readiness, pages: Pages) -> Router {
+fn routes(metrics: Arc<Metrics>, readiness: Readiness, pages: Pages, reloads: Reloads) -> Router {
     let Pages { numbers, job } = pages;
     Router::new()
         .route("/", get(status::page))
@@ -69,6 +74,7 @@ fn routes(metrics: Arc<Metrics>, readiness: Readiness, pages: Pages) -> Router {
         .route("/metrics", get(render).with_state((metrics, readiness)))
         .route("/numbers", get(async move || json(&numbers())))
         .route("/jobs/{id}", get(async move |Path(id): Path<String>| look_up(&id, job).await))
+        .route("/reload", post(reload::reload).with_state(reloads))
 }
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
@@ -111,8 +117,10 @@ fn json(page: &Value) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use secrecy::SecretString;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
     use tokio::task::JoinSet;
 
     /// A listener that answers, until the end of the story.
@@ -124,6 +132,11 @@ mod tests {
 
     impl Serving {
         async fn start() -> Serving {
+            Serving::reloading(None, None).await
+        }
+
+        /// With a token, and with what comes of reading the settings again; none: nobody answers.
+        async fn reloading(token: Option<&str>, reloaded: Option<Reloaded>) -> Serving {
             let admin = Admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
             let address = admin.local_addr();
             let readiness = Readiness::new(&["rabbitmq"]);
@@ -134,20 +147,34 @@ mod tests {
                 job: Arc::new(|id| serde_json::json!({ "jobs": [id] })),
             };
             let stop = CancellationToken::new();
-            serving.spawn(admin.serve(metrics, readiness.clone(), pages, stop));
+            let token = token.map(SecretString::from);
+            let reloads = Reloads { token, ask: Arc::new(move || answer(reloaded.clone()?)) };
+            serving.spawn(admin.serve(metrics, readiness.clone(), pages, reloads, stop));
             Serving { address, readiness, _serving: serving }
         }
 
         /// The whole answer, header and body, as text.
         async fn ask(&self, request: &str) -> String {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
-            let request = format!("{request} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+            let request = match request.contains(" HTTP/1.1") {
+                true => request.to_owned(),
+                false => format!("{request} HTTP/1.1"),
+            };
+            let request = format!("{request}\r\nhost: admin\r\nconnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
             answer
         }
     }
+
+    fn answer(reloaded: Reloaded) -> Option<oneshot::Receiver<Reloaded>> {
+        let (asked, answer) = oneshot::channel();
+        asked.send(reloaded).unwrap();
+        Some(answer)
+    }
+
+    const RELOAD: &str = "POST /reload HTTP/1.1\r\nauthorization: Bearer open-sesame-1234";
 
     #[tokio::test]
     async fn a_process_is_alive_before_it_is_ready() {
@@ -198,12 +225,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_reading_is_possible() {
+    async fn what_came_of_reading_the_settings_again_is_told() {
+        let applied = Reloaded::Applied {
+            changed: vec!["limits.number.rate: 5 -> 50".into()],
+            at_restart: Vec::new(),
+        };
+        let refused = Reloaded::Refused { problems: vec!["limits: is a section".into()] };
+        for (reloaded, status, body) in [
+            (Some(applied), 200, r#"{"at_restart":[],"changed":["limits.number.rate: 5 -> 50"]}"#),
+            (Some(refused), 422, r#"{"problems":["limits: is a section"]}"#),
+            (None, 503, "ask again\n"),
+        ] {
+            let listener = Serving::reloading(Some("open-sesame-1234"), reloaded).await;
+            let answer = listener.ask(RELOAD).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            assert!(answer.ends_with(body), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_for_a_stranger() {
+        let listener = Serving::reloading(Some("another-token-16"), None).await;
+        for request in ["POST /reload", RELOAD] {
+            let answer = listener.ask(request).await;
+            assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+            assert!(answer.contains("www-authenticate: Bearer\r\n"), "{answer}");
+        }
+        let closed = Serving::reloading(None, None).await.ask(RELOAD).await;
+        assert!(closed.starts_with("HTTP/1.1 403"), "{closed}");
+        assert!(closed.ends_with("set admin.token\n"), "{closed}");
+    }
+
+    #[tokio::test]
+    async fn all_else_can_only_be_read() {
         let listener = Serving::start().await;
         assert!(listener.ask("HEAD /livez").await.starts_with("HTTP/1.1 200"));
         for path in ["/livez", "/numbers"] {
             assert!(listener.ask(&format!("POST {path}")).await.starts_with("HTTP/1.1 405"));
         }
+        assert!(listener.ask("GET /reload").await.starts_with("HTTP/1.1 405"));
         assert!(listener.ask("GET /jobs").await.starts_with("HTTP/1.1 404"));
     }
 }

@@ -1,10 +1,11 @@
-//! SIGHUP while a worker runs: its settings are read again from the same file and environment. What is
-//! lawful and live is taken over; a mistake anywhere changes nothing. What a change means stands in
-//! `config::diff` and `worker::Tuner`.
+//! SIGHUP or `POST /reload` while a worker runs: its settings are read again from the same file and
+//! environment. What is lawful and live is taken over; a mistake anywhere changes nothing. What a change means
+//! stands in `config::diff` and `worker::Tuner`.
 
 use super::parts;
+use crate::admin::Reloaded;
 use crate::chakra::Client;
-use crate::config::{self, ConfigError, Settings};
+use crate::config::{self, Change, Changes, ConfigError, Settings};
 use crate::limiter::Rates;
 use crate::metrics::{Metrics, Reload};
 use crate::supervisor::Hangups;
@@ -12,9 +13,35 @@ use crate::telemetry::LogFilter;
 use crate::worker::Tuner;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
-use tokio::sync::watch;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+/// Requests that wait while the settings are read for another one; more are told to ask again.
+const WAITING: usize = 8;
+
+/// Who asks is told what came of it.
+type Request = oneshot::Sender<Reloaded>;
+
+/// The way from the admin listener to [`Reloading`]. It is there before that runs, and after.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Requests(Arc<OnceLock<mpsc::Sender<Request>>>);
+
+impl Requests {
+    /// Asks for the settings to be read again. None while they cannot be.
+    pub(super) fn ask(&self) -> Option<oneshot::Receiver<Reloaded>> {
+        let (request, answer) = oneshot::channel();
+        self.0.get()?.try_send(request).ok()?;
+        Some(answer)
+    }
+
+    /// Opens the way, once.
+    fn open(&self) -> mpsc::Receiver<Request> {
+        let (sender, requests) = mpsc::channel(WAITING);
+        self.0.get_or_init(|| sender);
+        requests
+    }
+}
 
 /// Where the settings come from. The environment is the one of the start.
 #[derive(Debug, Clone)]
@@ -49,29 +76,43 @@ pub(super) struct Reloading {
 }
 
 impl Reloading {
-    /// Reads the settings at each SIGHUP, until stopped. `also` is called at each, before they are read:
-    /// for what is to be asked anew whatever the file says.
+    /// Reads the settings at each SIGHUP and each request, until stopped. `also` is called at each, before
+    /// they are read: for what is to be asked anew whatever the file says.
     pub(super) async fn run(
         mut self,
         mut hangups: Hangups,
+        requests: Requests,
         also: impl Fn() + Send,
         stop: CancellationToken,
     ) {
-        while stop.run_until_cancelled(hangups.next()).await.is_some() {
-            also();
-            let outcome = match self.apply() {
-                Ok(()) => Reload::Applied,
-                Err(error) => {
-                    refuse(&error);
-                    Reload::Refused
-                }
+        let mut requests = requests.open();
+        loop {
+            let request = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = hangups.next() => None,
+                Some(request) = requests.recv() => Some(request),
             };
-            self.metrics.reloaded(outcome);
+            also();
+            let reloaded = self.reload();
+            if let Some(request) = request {
+                // Who asked may be gone.
+                drop(request.send(reloaded));
+            }
         }
     }
 
+    fn reload(&mut self) -> Reloaded {
+        let (outcome, reloaded) = match self.apply() {
+            Ok(changes) => (Reload::Applied, applied(&changes)),
+            Err(error) => (Reload::Refused, refused(&error)),
+        };
+        self.metrics.reloaded(outcome);
+        reloaded
+    }
+
     /// Everything that can fail comes first: what is refused has changed nothing.
-    fn apply(&mut self) -> anyhow::Result<()> {
+    fn apply(&mut self) -> anyhow::Result<Changes> {
         let new = self.sources.load()?;
         new.require_account()?;
         let changes = config::diff(&self.settings, &new);
@@ -82,26 +123,31 @@ impl Reloading {
         self.tuner.apply(of_worker);
         self.client.replace_codes(settings.codes.clone());
         self.settings = settings;
-        for change in &changes.live {
-            tracing::info!("{change}");
-        }
-        for change in &changes.at_restart {
-            tracing::warn!("{change}: takes effect at the next start");
-        }
-        tracing::info!(changed = changes.live.len(), "the settings were read again");
-        Ok(())
+        Ok(changes)
     }
 }
 
-/// Tells every reason, a line each.
-fn refuse(error: &anyhow::Error) {
-    const REFUSED: &str = "the new settings are refused, nothing changes";
-    match error.downcast_ref::<ConfigError>() {
-        Some(error) => {
-            for problem in error.problems() {
-                tracing::error!(%problem, "{REFUSED}");
-            }
-        }
-        None => tracing::error!(problem = %format_args!("{error:#}"), "{REFUSED}"),
+/// Tells every change, a line each.
+fn applied(Changes { live, at_restart }: &Changes) -> Reloaded {
+    for change in live {
+        tracing::info!("{change}");
     }
+    for change in at_restart {
+        tracing::warn!("{change}: takes effect at the next start");
+    }
+    tracing::info!(changed = live.len(), "the settings were read again");
+    let shown = |changes: &[Change]| changes.iter().map(Change::to_string).collect();
+    Reloaded::Applied { changed: shown(live), at_restart: shown(at_restart) }
+}
+
+/// Tells every reason, a line each.
+fn refused(error: &anyhow::Error) -> Reloaded {
+    let problems: Vec<String> = match error.downcast_ref::<ConfigError>() {
+        Some(error) => error.problems().iter().map(ToString::to_string).collect(),
+        None => vec![format!("{error:#}")],
+    };
+    for problem in &problems {
+        tracing::error!(%problem, "the new settings are refused, nothing changes");
+    }
+    Reloaded::Refused { problems }
 }

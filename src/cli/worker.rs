@@ -1,11 +1,11 @@
 //! `worker`: the main job, from RabbitMQ until told to stop.
 
 use super::numbers::Page;
-use super::reload::{Reloading, Sources};
+use super::reload::{Reloading, Requests, Sources};
 use super::webhook::{Answering, Bound};
 use super::why::JobPage;
 use super::{End, parts, token, under_signals};
-use crate::admin::{Admin, Pages};
+use crate::admin::{Admin, Pages, Reloads};
 use crate::chakra::Client;
 use crate::clock;
 use crate::config::{Accept as AcceptSetting, DRAIN_BEYOND_CALL, Settings};
@@ -51,13 +51,14 @@ pub(super) async fn run(sources: Sources) -> anyhow::Result<End> {
         tracing::warn!("{warning}");
     }
     let drain = CancellationToken::new();
-    let reread = Reread { hangups, sources, log };
+    let reread = Reread { hangups, asked: Requests::default(), sources, log };
     under_signals(&drain, work(settings, reread, drain.clone())).await
 }
 
 /// For settings that are read again while the worker runs.
 struct Reread {
     hangups: Hangups,
+    asked: Requests,
     sources: Sources,
     log: LogFilter,
 }
@@ -66,7 +67,8 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
     let metrics = Arc::new(Metrics::new()?);
     let readiness = Readiness::new(&[RABBITMQ, LEDGER]);
     let known = Known::default();
-    let mut services = Services::start(&settings, &metrics, &readiness, known.pages()).await?;
+    let (pages, requests) = (known.pages(), reread.asked.clone());
+    let mut services = Services::start(&settings, &metrics, &readiness, pages, requests).await?;
     let webhook = Bound::bind(&settings).await?;
     let client = parts::client(&settings)?;
     let ledger = parts::ledger(&settings)?;
@@ -118,7 +120,7 @@ async fn work(settings: Settings, reread: Reread, drain: CancellationToken) -> a
         look_for_token.notify_one();
         refresher.ask_now();
     };
-    services.tasks.spawn(reloading.run(reread.hangups, also, services.stop.clone()));
+    services.tasks.spawn(reloading.run(reread.hangups, reread.asked, also, services.stop.clone()));
     let mut hall = JoinSet::from_iter([worker.hearing(queue.heard()).run(incoming)]);
     tracing::info!(prefix = settings.rabbitmq.prefix, "started");
 
@@ -275,6 +277,7 @@ impl Services {
         metrics: &Arc<Metrics>,
         readiness: &Readiness,
         pages: Pages,
+        requests: Requests,
     ) -> anyhow::Result<Services> {
         let mut services = Services { tasks: JoinSet::new(), stop: CancellationToken::new() };
         if let Some(listen) = settings.admin.listen {
@@ -282,7 +285,9 @@ impl Services {
                 Admin::bind(listen).await.with_context(|| format!("admin.listen = {listen}"))?;
             tracing::info!(address = %admin.local_addr(), "the admin listener");
             let (metrics, readiness) = (Arc::clone(metrics), readiness.clone());
-            let serve = admin.serve(metrics, readiness, pages, services.stop.clone());
+            let token = settings.admin.token.clone();
+            let reloads = Reloads { token, ask: Arc::new(move || requests.ask()) };
+            let serve = admin.serve(metrics, readiness, pages, reloads, services.stop.clone());
             services.tasks.spawn(serve);
         }
         Ok(services)

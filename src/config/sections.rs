@@ -42,6 +42,9 @@ const MOST_LANES: usize = 2_000;
 /// Jobs a second: below, one job takes longer than any deadline; above, no clock can pace it.
 const RATE: RangeInclusive<f64> = 0.1..=1_000_000.0;
 
+/// A shorter admin.token could be guessed by trying.
+const SHORTEST_TOKEN: usize = 16;
+
 const BURST: RangeInclusive<u32> = 1..=1_000_000;
 
 /// Reads every section.
@@ -300,7 +303,16 @@ fn admin(from: &mut Reader) -> Option<AdminSettings> {
                 .into()
         }),
     });
-    Some(AdminSettings { listen: listen? })
+    let token = from.secret("admin.token", |token| {
+        let is_visible = token.bytes().all(|byte| byte.is_ascii_graphic());
+        match token.len() >= SHORTEST_TOKEN && is_visible {
+            true => Ok(SecretString::from(token)),
+            false => Err(format!(
+                "must be at least {SHORTEST_TOKEN} visible ASCII characters without spaces"
+            )),
+        }
+    });
+    Some(AdminSettings { listen: listen?, token })
 }
 
 fn log(from: &mut Reader) -> Option<LogSettings> {

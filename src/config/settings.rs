@@ -248,10 +248,12 @@ pub struct WorkerSettings {
 }
 
 /// The admin listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct AdminSettings {
     /// None: off.
     pub listen: Option<SocketAddr>,
+    /// What a call that changes anything must bring; none: there are no such calls.
+    pub token: Option<SecretString>,
 }
 
 /// The listener for webhooks.

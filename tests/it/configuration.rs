@@ -350,6 +350,8 @@ fn secrets_are_not_seen_in_debug_output() {
         secret = "hmac-pa55word"
         path_secret = "segment-pa55word"
         verify_token = "challenge-pa55word"
+        [admin]
+        token = "admin-pa55word-16"
         "#,
     )
     .file("archive", "")

@@ -102,3 +102,15 @@ fn a_password_of_its_own_is_no_percent_encoding() {
     let uri = settings.load().unwrap().rabbitmq.uris.remove(0);
     assert_eq!(uri.expose_secret(), "amqp://sender:50%2525%40%25zz@one");
 }
+
+#[test]
+fn a_token_that_could_be_guessed_is_refused() {
+    for token in ["'fifteen-letters'", "'sixteen letters!'", "'sixteen-lettérs'"] {
+        let problems = Given::toml(&format!("[admin]\ntoken = {token}\n")).problems();
+        let told =
+            "admin.token = (hidden): must be at least 16 visible ASCII characters without spaces";
+        assert!(problems.ends_with(told), "{problems}");
+    }
+    let settings = Given::toml("[admin]\ntoken = 'sixteen-letters!'\n").load().unwrap();
+    assert_eq!(settings.admin.token.unwrap().expose_secret(), "sixteen-letters!");
+}

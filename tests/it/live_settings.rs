@@ -43,6 +43,14 @@ impl Story {
         self.worker.err.line(says).await
     }
 
+    /// Puts a new text into the file and asks over HTTP, with this token; the status and what is said.
+    async fn post(&self, settings: &str, token: Option<&str>) -> (u16, String) {
+        write(&self.dir, "settings.toml", &[settings.to_owned()]);
+        let header = token.map(|token| format!("authorization: Bearer {token}\r\n"));
+        let request = format!("POST /reload HTTP/1.0\r\n{}", header.unwrap_or_default());
+        self.admin.ask(&request).await.unwrap()
+    }
+
     async fn enqueue(&self, jobs: &[String]) {
         let file: PathBuf = write(&self.dir, "jobs.jsonl", jobs);
         let put = Program::new(&["enqueue", file.to_str().unwrap()]).on(&self.broker).run().await;
@@ -193,5 +201,48 @@ async fn jobs_that_wait_for_their_next_attempt_obey_the_new_bound() {
     story.reload(&retry(2), "retry.max_attempts: 12 -> 2").await;
     story.counts(&format!(r#"class="unavailable",number="{NUMBER}",status="failed"}} 1"#)).await;
     assert_eq!(story.record().count_requests(), 2);
+    story.end().await;
+}
+
+#[tokio::test]
+async fn who_has_the_token_changes_the_settings_over_http() {
+    let by = |rate| pace(rate) + "[admin]\ntoken = 'open-sesame-1234'\n";
+    let token = Some("open-sesame-1234");
+    let story = Story::begin(&by(1)).await;
+    story.admin.ready().await;
+    story.enqueue(&jobs(100)).await;
+    story.requests(3).await;
+    for wrong in [None, Some("open-sesame-1235")] {
+        assert_eq!(story.post(&by(200), wrong).await.0, 401);
+    }
+    let mistaken = format!("chakra.tokn = '{TOKEN}'\n{}", by(0));
+    let (status, told) = story.post(&mistaken, token).await;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let problems = told["problems"].as_array().unwrap().iter().map(|problem| problem.to_string());
+    let problems: Vec<String> = problems.collect();
+    assert_eq!((status, problems.len()), (422, 2), "{problems:?}");
+    assert!(problems[0].contains("settings.toml: limits.number.rate = 0: must be"), "{problems:?}");
+    assert!(problems[1].contains("chakra.tokn: unknown key"), "{problems:?}");
+    assert!(!problems.concat().contains(TOKEN), "{problems:?}");
+    story.counts(&format!(r#"rate_limit{{number="{NUMBER}",source="configured"}} 1"#)).await;
+
+    let (status, told) = story.post(&(by(200) + "[chakra]\ntimeout = '20s'\n"), token).await;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((status, &told["changed"][0]), (200, &"limits.number.rate: 1 -> 200".into()));
+    assert_eq!(told["at_restart"], serde_json::json!([r#"chakra.timeout: "30s" -> "20s""#]));
+    // At the old pace they take 100 s.
+    story.requests(100).await;
+    story.counts(r#"reloads_total{outcome="applied"} 1"#).await;
+    story.counts(r#"reloads_total{outcome="refused"} 1"#).await;
+    let said = story.end().await;
+    assert!(!said.contains("sesame"), "{said}");
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_changed_over_http() {
+    let story = Story::begin(&pace(5)).await;
+    story.admin.ready().await;
+    assert_eq!(story.post(&pace(6), Some("")).await, (403, "set admin.token\n".to_owned()));
+    story.counts(r#"reloads_total{outcome="applied"} 0"#).await;
     story.end().await;
 }

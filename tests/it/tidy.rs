@@ -157,6 +157,7 @@ fn quiet_rooms_neither_wait_nor_look_at_the_clock() {
             "/limiter/",
             "chakra/codes",
             "chakra/classify",
+            "admin/bearer",
             "webhook/door",
             "webhook/envelope",
             "webhook/notice",

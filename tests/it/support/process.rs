@@ -302,8 +302,13 @@ impl AdminPage {
 
     /// The status and the body of a page; none while nobody answers.
     pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.ask(&format!("GET {path} HTTP/1.0\r\n")).await
+    }
+
+    /// The same of a request by its first lines.
+    pub(crate) async fn ask(&self, lines: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.0).await.ok()?;
-        let request = format!("GET {path} HTTP/1.0\r\nhost: story\r\n\r\n");
+        let request = format!("{lines}host: story\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
