@@ -41,8 +41,8 @@ const KEPT_AT_MOST: Duration = Duration::from_secs(20 * 60);
 /// After so long without a delivery the queue is asked whether it has any more.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// A closed window's letters are back after a moment. Where they are not seen within this, only the
-/// order is at stake.
+/// A closed window's letters are back after a moment. Where they are not seen within this, others have
+/// taken them.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 
 /// Between two looks for them.
@@ -215,28 +215,30 @@ impl Pass<'_> {
     pub async fn close(mut self) -> Result<(), String> {
         // It first: else it would be given what the windows before it give back.
         self.shut().await?;
+        let mut are_seen = true;
         for (channel, kept) in std::mem::take(&mut self.full) {
             let before = self.look().await?.message_count();
             let closed = channel.close(CLOSED_NORMALLY, "read".into()).await;
             closed.map_err(|error| explain(&error))?;
-            self.back(before + u32::from(kept)).await?;
+            // Others take what comes back: then it is waited for once, not with each window.
+            are_seen = are_seen && self.back(before + u32::from(kept)).await?;
         }
         Ok(())
     }
 
-    /// Waits until so many letters stand ready. The broker gives a channel's letters back after it
-    /// has confirmed the closing: without the wait two windows change places now and then.
-    async fn back(&self, ready: u32) -> Result<(), String> {
+    /// Waits until so many letters stand ready; false where they do not. The broker gives a channel's letters
+    /// back after it has confirmed the closing: without the wait two windows change places now and then, and
+    /// the next pass begins without them. Until then it counts the cancelled consumer of the window too, so the
+    /// number of consumers does not tell whether others are there.
+    async fn back(&self, ready: u32) -> Result<bool, String> {
         let end = clock::monotonic() + BACK_WITHIN;
-        loop {
-            let queue = self.look().await?;
-            // Others take what comes back.
-            let others = queue.consumer_count() > 0;
-            if queue.message_count() >= ready || others || clock::monotonic() > end {
-                return Ok(());
+        while self.look().await?.message_count() < ready {
+            if clock::monotonic() > end {
+                return Ok(false);
             }
             tokio::time::sleep(LOOK).await;
         }
+        Ok(true)
     }
 
     async fn look(&self) -> Result<Queue, String> {
