@@ -1,6 +1,7 @@
 //! `docs/jobs-and-events.md`: what it shows is lawful, and no word of the contract goes unexplained.
 
 use crate::asyncapi::checked;
+use crate::readme::readme;
 use crate::support::broker::Broker;
 use crate::support::process::Program;
 use bytes::Bytes;
@@ -19,7 +20,7 @@ fn docs() -> std::path::PathBuf {
 }
 
 /// What stands between the fences of this language.
-fn blocks(page: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
@@ -100,7 +101,8 @@ fn the_names_and_the_links_in_it_lead_somewhere() {
     let unknown: Vec<&str> = written.filter(|name| !names.contains(name)).collect();
     assert!(unknown.is_empty(), "no such names: {unknown:?}");
     let examples = std::fs::read_to_string(docs().join("examples/README.md")).unwrap();
-    for (text, folder) in [(&page, docs()), (&examples, docs().join("examples"))] {
+    let (root, readme) = (docs().join(".."), readme());
+    for (text, folder) in [(&page, docs()), (&examples, docs().join("examples")), (&readme, root)] {
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             if file.starts_with("https://") {

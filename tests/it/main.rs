@@ -47,6 +47,7 @@ mod provider_processes;
 mod provider_trouble;
 mod rabbitmq;
 mod rabbitmq_outages;
+mod readme;
 mod sandbox;
 mod sandbox_webhooks;
 mod status_page;

@@ -6,7 +6,7 @@ use super::world::{NUMBER, OTHER, text};
 use chakra_sender::sandbox::{Fault, Number, Sandbox, SandboxConfig};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -111,6 +111,18 @@ impl Program {
         self
     }
 
+    /// Starts it in this folder.
+    pub(crate) fn within(mut self, folder: &Path) -> Program {
+        self.0.current_dir(folder);
+        self
+    }
+
+    /// Starts it as the first of a process group, as a shell does with what is typed.
+    pub(crate) fn in_a_group(mut self) -> Program {
+        self.0.process_group(0);
+        self
+    }
+
     /// Points it at a sandbox.
     pub(crate) fn at(self, sandbox: &Sandbox) -> Program {
         self.set("chakra.base_url", &sandbox.base_url())
@@ -187,6 +199,12 @@ impl Text {
         found(&lines).unwrap_or_else(|| {
             panic!("no line with {part:?} (in time: {waited}):\n{}", lines.join("\n"))
         })
+    }
+
+    /// Waits until the lines so far are such. False where they end before, or it takes too long.
+    pub(crate) async fn until(&mut self, are_such: impl Fn(&[String]) -> bool) -> bool {
+        let told = |seen: &Seen| seen.ended || are_such(&seen.lines);
+        timeout(IN_TIME, self.0.wait_for(told)).await.is_ok() && are_such(&self.lines())
     }
 
     /// Waits for this many lines.
