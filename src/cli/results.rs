@@ -1,11 +1,12 @@
 //! `results`: events on stdout, one JSON object a line.
 
 use super::output::{self, tell};
-use super::{End, parts};
+use super::{End, parts, under_signals};
 use crate::config::Settings;
 use crate::queue::rabbitmq::{Follower, Taker};
 use crate::wire::NumberId;
 use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -48,10 +49,11 @@ impl Of {
 
 pub(super) async fn run(arguments: ResultsArguments, settings: Settings) -> anyhow::Result<End> {
     parts::start_log(&settings)?;
-    match arguments.take {
-        true => take(&settings).await,
-        false => follow(&arguments, &settings).await,
+    if arguments.take {
+        return take(&settings).await;
     }
+    let stop = CancellationToken::new();
+    under_signals(&stop, follow(&arguments, &settings, &stop)).await
 }
 
 /// Prints what the queue holds; each event is acknowledged only after it was written.
@@ -67,7 +69,11 @@ async fn take(settings: &Settings) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-async fn follow(arguments: &ResultsArguments, settings: &Settings) -> anyhow::Result<End> {
+async fn follow(
+    arguments: &ResultsArguments,
+    settings: &Settings,
+    stop: &CancellationToken,
+) -> anyhow::Result<End> {
     let status = arguments.status.map_or("*", Of::name);
     let number = arguments.number.as_ref().map_or("*", NumberId::as_str);
     let pattern = match (arguments.status, &arguments.number) {
@@ -82,8 +88,7 @@ async fn follow(arguments: &ResultsArguments, settings: &Settings) -> anyhow::Re
     loop {
         tokio::select! {
             event = follower.next() => print(&event.map_err(anyhow::Error::msg)?)?,
-            stopped = tokio::signal::ctrl_c() => {
-                stopped?;
+            () = stop.cancelled() => {
                 follower.close().await;
                 return Ok(End::Done);
             }

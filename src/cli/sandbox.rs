@@ -1,13 +1,14 @@
 //! `sandbox`: a fake ChakraHQ on this machine.
 
 use super::output::{print_json, tell};
-use super::{End, Usage};
+use super::{End, Usage, under_signals};
 use crate::config::read_text;
 use crate::sandbox::{COMPILED_IN, Sandbox, SandboxConfig};
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -44,12 +45,18 @@ pub(super) async fn run(arguments: SandboxArguments) -> anyhow::Result<End> {
     if arguments.webhook.is_some() {
         config.webhook.url = arguments.webhook;
     }
+    let stop = CancellationToken::new();
+    under_signals(&stop, serve(config, arguments.json, &stop)).await
+}
+
+/// Until it is told to stop.
+async fn serve(config: SandboxConfig, json: bool, stop: &CancellationToken) -> anyhow::Result<End> {
     let (token, plugin) = (config.token.clone(), config.plugin_id.clone());
     let listen = config.listen;
     let sandbox = Sandbox::start(config).await;
     let sandbox = sandbox.with_context(|| format!("starting the sandbox on {listen}"))?;
     let url = sandbox.base_url();
-    if arguments.json {
+    if json {
         print_json(&json!({ "base_url": url, "token": token, "plugin_id": plugin }))?;
     }
     tell(format_args!(
@@ -59,7 +66,7 @@ pub(super) async fn run(arguments: SandboxArguments) -> anyhow::Result<End> {
          \u{20} export CHAKRA_SENDER__CHAKRA__PLUGIN_ID={plugin}\n\
          What it took in: {url}/sandbox/record. Ctrl-C ends it."
     ));
-    tokio::signal::ctrl_c().await.context("listening for Ctrl-C")?;
+    stop.cancelled().await;
     sandbox.stop().await;
     Ok(End::Done)
 }

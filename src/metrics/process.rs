@@ -58,7 +58,7 @@ impl Process {
             })?,
             reloads: new.counters(About {
                 name: "reloads_total",
-                help: "Settings read again at a SIGHUP: applied, or refused as a whole.",
+                help: "Settings read again, at a SIGHUP or a POST of /reload: applied, or refused as a whole.",
                 tells: "`refused`: the file has a mistake, which the log names; the old settings hold.",
             })?,
         };

@@ -10,9 +10,6 @@ use std::process::Command;
 const STAYING: [&str; 3] =
     ["chakra-sender worker", "chakra-sender sandbox", "chakra-sender results"];
 
-/// SIGINT's number.
-const INTERRUPT: i32 = 2;
-
 /// A folder in which commands are typed, as if it were the clone.
 pub(super) struct Desk {
     folder: tempfile::TempDir,
@@ -134,9 +131,7 @@ impl Desk {
         for process in self.running.drain(..).rev() {
             process.signal("INT");
             let ended = process.end().await;
-            // What says that Ctrl-C ends it may get one before it listens for it, and ends by it then.
-            let is_well = ended.code == Some(0) || ended.signal == Some(INTERRUPT);
-            assert!(is_well, "{:?}: {}", ended.code, ended.said());
+            assert_eq!(ended.code, Some(0), "{}", ended.said());
             said.push(ended.out);
         }
         said
