@@ -11,7 +11,7 @@ const PAGE: &str = include_str!("status.html");
 /// where it came from. A test says what to write here when the page has changed.
 const POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'; \
-     script-src 'sha256-URLlGjzou8LMP+TIMCFdDoXel2dMMAw/JIlPu2Xbin0='; \
+     script-src 'sha256-3CNUYIfwqQ+pP5MgXBps8kbPKobIoxxWNeI5ZyAazDk='; \
      style-src 'sha256-QtMl56PBS3tktTRpHmPovAaAaDRIzj+BgWQIU8ePUYY='";
 
 pub(super) async fn page() -> Response {

@@ -235,11 +235,13 @@ impl Lane {
         let held = belief.held.or_else(|| {
             self.shared.account.held_until(now).map(|until| (until, PauseReason::Account))
         });
+        // Its own statement: a guard in the literal below would be held to its end.
+        let waiting = lock(&self.lag).in_line();
         LaneView {
             number: self.number.clone(),
             rate: belief.rate,
             source: belief.source.name().to_owned(),
-            waiting: lock(&self.lag).in_line(),
+            waiting,
             in_flight: self.max_calls.saturating_sub(self.calls.available_permits()),
             held_until: held.map(|(until, _)| wall + until.saturating_duration_since(now)),
             held_for: held.map(|(_, reason)| reason.name().to_owned()),
