@@ -1,52 +1,62 @@
-//! When the series of a number end. Its gauges end when it is served here no more; its counters, once its
-//! lane has left the record too. So there are series of the lanes that there are, and of no more, however many
-//! come and go.
+//! When the series of a number end. Its gauges end when it is served here no more. Its counters stay for a
+//! while after its lane has left the record too, since their last steps (what became of its last jobs) are to
+//! be read by who watches. So there are series of the lanes that there are and of so many that went last,
+//! however many come and go.
 
 use super::Metrics;
 use super::declare::ByNumber;
 use crate::wire::NumberId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-/// All counters by number, and which numbers have a lane.
+/// Numbers whose lanes have gone and whose counters are still shown: the latest. Lanes go minutes apart
+/// (`numbers.retire_after`), so this is far longer than between two scrapes.
+const KEPT_GONE: usize = 32;
+
+/// All counters by number, and which numbers have them.
 #[derive(Debug)]
 pub(super) struct Numbers {
     counters: Vec<ByNumber>,
-    recorded: Mutex<BTreeSet<NumberId>>,
+    lanes: Mutex<Lanes>,
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    recorded: BTreeSet<NumberId>,
+    /// The latest at the back.
+    gone: VecDeque<NumberId>,
 }
 
 impl Numbers {
     pub(super) fn new(counters: Vec<ByNumber>) -> Numbers {
-        Numbers { counters, recorded: Mutex::default() }
+        Numbers { counters, lanes: Mutex::default() }
     }
+}
 
-    fn remove(&self, number: &NumberId) {
-        for metric in &self.counters {
-            metric.remove(number);
-        }
+impl Lanes {
+    /// Takes over which numbers have a lane; those whose counters end with that.
+    fn record(&mut self, lanes: &BTreeSet<NumberId>) -> Vec<NumberId> {
+        self.gone.extend(self.recorded.difference(lanes).cloned());
+        self.gone.retain(|number| !lanes.contains(number));
+        self.recorded.clone_from(lanes);
+        let over = self.gone.len().saturating_sub(KEPT_GONE);
+        self.gone.drain(..over).collect()
     }
 }
 
 impl Metrics {
     /// These numbers have a lane, with whatever worker.
     pub fn lanes_recorded(&self, lanes: &BTreeSet<NumberId>) {
-        let mut recorded = self.numbers.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        for gone in recorded.difference(lanes) {
-            self.numbers.remove(gone);
+        let mut known = self.numbers.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        for number in known.record(lanes) {
+            self.numbers.counters.iter().for_each(|metric| metric.remove(&number));
         }
-        recorded.clone_from(lanes);
     }
 
-    /// Nothing of this number is here any more. What was still in hand as its lane left the record has made
-    /// series again: they go now. A webhook's status or a job without a lane that is counted at this very
-    /// moment may leave one; it goes with the number's next lane.
+    /// Nothing of this number is served here any more.
     pub fn number_gone(&self, number: &NumberId) {
         self.waiting.forget(number);
         self.limits.forget(number);
-        let recorded = self.numbers.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        if !recorded.contains(number) {
-            self.numbers.remove(number);
-        }
     }
 }
 
@@ -85,7 +95,7 @@ mod tests {
 
     #[test]
     fn of_a_number_whose_lane_is_gone_nothing_is_shown_and_no_other_loses_anything() {
-        let (metrics, id) = (Metrics::new().unwrap(), |id| NumberId::parse(id).unwrap());
+        let (metrics, id) = (Metrics::new().unwrap(), |id: &str| NumberId::parse(id).unwrap());
         let of_numbers = metrics.themes.iter().flat_map(|theme| &theme.entries);
         let of_numbers =
             of_numbers.filter(|entry| entry.labels.iter().any(|label| label.name == "number"));
@@ -98,10 +108,17 @@ mod tests {
         metrics.result(None, Status::Failed, None);
         assert_eq!(shown(&metrics, "1"), all, "each metric by number is told of here");
 
-        metrics.lanes_recorded(&[other].into());
-        let late = || metrics.result(Some(&one), Status::Accepted, None);
-        late();
         metrics.number_gone(&one);
+        metrics.lanes_recorded(&[other.clone()].into());
+        metrics.result(Some(&one), Status::Accepted, None);
+        let kept = shown(&metrics, "1");
+        assert!(kept.contains("chakra_sender_results_total"), "its last results can be read");
+        assert!(!kept.contains("chakra_sender_lane_oldest_seconds"), "{kept:?}");
+        for later in 1_000..1_000 + KEPT_GONE {
+            assert_eq!(shown(&metrics, "1"), kept);
+            metrics.lanes_recorded(&[other.clone(), id(&later.to_string())].into());
+            metrics.lanes_recorded(&[other.clone()].into());
+        }
         assert_eq!((shown(&metrics, "1"), shown(&metrics, "2")), (BTreeSet::new(), all));
         assert_eq!(shown(&metrics, "unknown"), ["chakra_sender_results_total".to_owned()].into());
         let balance = metrics.balance();
@@ -109,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_another_worker_serves_now_keeps_its_counters_here_as_long_as_it_has_a_lane() {
+    fn a_number_that_another_worker_serves_or_that_has_come_back_keeps_its_counters_here() {
         let (metrics, number) = (Metrics::new().unwrap(), NumberId::parse("1").unwrap());
         metrics.lanes_recorded(&[number.clone()].into());
         metrics.lane_oldest(&number, Duration::ZERO);
@@ -118,6 +135,11 @@ mod tests {
         let counted = || BTreeSet::from(["chakra_sender_results_total".to_owned()]);
         assert_eq!(shown(&metrics, "1"), counted());
         metrics.lanes_recorded(&BTreeSet::new());
-        assert_eq!(shown(&metrics, "1"), BTreeSet::new());
+        metrics.lanes_recorded(&[number.clone()].into());
+        for other in 1_000..=1_000 + KEPT_GONE {
+            let other = NumberId::parse(&other.to_string()).unwrap();
+            metrics.lanes_recorded(&[number.clone(), other].into());
+        }
+        assert_eq!(shown(&metrics, "1"), counted());
     }
 }

@@ -13,7 +13,7 @@ the_reference` writes it anew.
 
 A counter whose labels are closed sets shows all its series from the start. Any other series with labels is
 there once something has happened, so a rate of a counter that has no series is no rate, not 0. `number` is Meta's phone number ID, never a phone number.
-The series of a number end with its lane (`numbers.retire_after`): take the sum of rates, never the rate of a sum, which
+The series of a number end some time after its lane (`numbers.retire_after`): take the sum of rates, never the rate of a sum, which
 falls then.
 ";
 
