@@ -5,6 +5,7 @@
 
 use crate::lanes::{Kind, lanes};
 use crate::table::{Group, Row, Verdict, percent};
+use crate::usage::{memory, processor_time};
 use crate::world::World;
 use crate::{Length, limited};
 use chakra_sender::clock;
@@ -31,13 +32,10 @@ const SETTLED: Duration = Duration::from_secs(25);
 /// A worker takes hold of a thousand lanes within this.
 const HELD_WITHIN: Duration = Duration::from_secs(60);
 
-/// Processor time in /proc is counted in these: 100 a second on every Linux (USER_HZ).
-const TICKS_A_SECOND: f64 = 100.0;
-
-/// The pages of Linux's account of a process.
+/// What a worker has used and done.
 struct Account {
     at: Instant,
-    ticks: f64,
+    processor: Duration,
     sends: u64,
 }
 
@@ -119,25 +117,17 @@ pub(crate) async fn used(world: &World) -> Used {
     let seconds = took.as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "thousands")]
     let sends = (after.sends - before.sends) as f64 / seconds;
-    let of_a_core = (after.ticks - before.ticks) / TICKS_A_SECOND / seconds;
-    Used { of_a_core, sends, took, memory: memory(world.workers[0].process.child.id()) }
+    let of_a_core = (after.processor - before.processor).as_secs_f64() / seconds;
+    Used { of_a_core, sends, took, memory: memory(world.workers[0].process.child.id()).peak }
 }
 
 fn account(world: &World) -> Account {
     let id = world.workers[0].process.child.id();
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-    // The name, in brackets, may hold spaces. utime and stime are the 14th and the 15th field.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks = |field: usize| fields[field - 3].parse::<f64>().unwrap();
-    let ticks = ticks(14) + ticks(15);
-    Account { at: clock::monotonic(), ticks, sends: world.sandbox.record().count_requests() }
-}
-
-/// The highest resident size until now, in bytes.
-fn memory(id: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    Account {
+        at: clock::monotonic(),
+        processor: processor_time(id),
+        sends: world.sandbox.record().count_requests(),
+    }
 }
 
 fn row(scenario: String, used: &Used, wrong: Vec<String>) -> Row {

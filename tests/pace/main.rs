@@ -22,6 +22,8 @@ mod stock;
 #[allow(dead_code, unreachable_pub, reason = "what stories share; the harness needs a part of it")]
 mod support;
 mod table;
+#[allow(dead_code, reason = "what the harnesses share; this one needs a part of it")]
+mod usage;
 #[path = "../chaos/version.rs"]
 mod version;
 mod world;

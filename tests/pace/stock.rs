@@ -25,6 +25,15 @@ const EXPIRING: Duration = Duration::from_millis(200);
 /// Nothing is left when so many rounds found nothing.
 const SILENT_ROUNDS: usize = 2;
 
+/// What is special about jobs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Special {
+    /// They go to so many recipients in turn; none: each to one of its own.
+    pub(crate) recipients: Option<usize>,
+    /// Where their results go too.
+    pub(crate) reply_to: Option<String>,
+}
+
 /// A producer, and the one who clears up.
 pub(crate) struct Stock {
     client: Client,
@@ -42,6 +51,14 @@ impl Stock {
         format!("job-{job}")
     }
 
+    /// A job's body.
+    pub(crate) fn body(number: &NumberId, job: usize, recipient: usize) -> String {
+        let id = Stock::id(job);
+        format!(
+            r#"{{"id":"{id}","phone_number_id":"{number}","message":{{"messaging_product":"whatsapp","to":"+9990{recipient:08}","type":"text","text":{{"body":"message {job}"}}}}}}"#
+        )
+    }
+
     /// How many there are.
     pub(crate) fn jobs(&self) -> usize {
         self.jobs
@@ -54,12 +71,29 @@ impl Stock {
 
     /// Publishes so many, each to a recipient of its own, and waits until each is confirmed.
     pub(crate) async fn put(&mut self, number: &NumberId, priority: Priority, count: usize) {
-        let (sends, key) = (self.names.sends(), lane_key(number, priority));
+        let key = (number.clone(), lane_key(number, priority));
+        self.put_in_turn(&[key], count, &Special::default()).await;
+    }
+
+    /// The same, by numbers and their routing keys in turn.
+    pub(crate) async fn put_in_turn(
+        &mut self,
+        keys: &[(NumberId, String)],
+        count: usize,
+        special: &Special,
+    ) {
+        let sends = self.names.sends();
         let options = BasicPublishOptions::default();
         let mut unconfirmed: VecDeque<PublisherConfirm> = VecDeque::new();
         for job in self.jobs..self.jobs + count {
-            let body = body(number, job);
-            let properties = BasicProperties::default().with_delivery_mode(2);
+            let (number, key) = &keys[job % keys.len()];
+            let recipient = special.recipients.map_or(job, |recipients| job % recipients);
+            let body = Stock::body(number, job, recipient);
+            let mut properties = BasicProperties::default().with_delivery_mode(2);
+            if let Some(reply_to) = &special.reply_to {
+                let (reply_to, id) = (reply_to.as_str().into(), Stock::id(job).into());
+                properties = properties.with_reply_to(reply_to).with_correlation_id(id);
+            }
             let publish = self.client.channel.basic_publish(
                 sends.as_str().into(),
                 key.as_str().into(),
@@ -129,11 +163,4 @@ impl Stock {
 
 async fn confirmed(confirm: PublisherConfirm) {
     assert!(confirm.await.unwrap().is_ack(), "the broker refused a job");
-}
-
-fn body(number: &NumberId, job: usize) -> String {
-    let id = Stock::id(job);
-    format!(
-        r#"{{"id":"{id}","phone_number_id":"{number}","message":{{"messaging_product":"whatsapp","to":"+9990{job:08}","type":"text","text":{{"body":"message {job}"}}}}}}"#
-    )
 }

@@ -74,13 +74,24 @@ pub(crate) async fn wait_for_lines(path: &Path, count: usize) {
     assert!(waited.is_ok(), "{} has only {} lines", path.display(), lines(path).len());
 }
 
+/// Cargo tells a test where it has put our program. A benchmark, which it tells nothing, has it beside itself.
+fn ours() -> PathBuf {
+    option_env!("CARGO_BIN_EXE_chakra-sender")
+        .map_or_else(|| beside("chakra-sender"), PathBuf::from)
+}
+
+/// A program in the folder of the running one.
+pub(crate) fn beside(name: &str) -> PathBuf {
+    std::env::current_exe().unwrap().with_file_name(name)
+}
+
 /// A command that is not started yet.
 pub(crate) struct Program(Command);
 
 impl Program {
     /// With nothing in its environment but PATH.
     pub(crate) fn new<S: AsRef<OsStr>>(arguments: &[S]) -> Program {
-        Program::other(env!("CARGO_BIN_EXE_chakra-sender")).with(arguments)
+        Program::other(ours()).with(arguments)
     }
 
     /// Another program than ours, in the same way.
@@ -125,7 +136,12 @@ impl Program {
 
     /// Points it at a sandbox.
     pub(crate) fn at(self, sandbox: &Sandbox) -> Program {
-        self.set("chakra.base_url", &sandbox.base_url())
+        self.calling(&sandbox.base_url())
+    }
+
+    /// Points it at whoever answers like a sandbox there.
+    pub(crate) fn calling(self, base_url: &str) -> Program {
+        self.set("chakra.base_url", base_url)
             .set("chakra.token", TOKEN)
             .set("chakra.plugin_id", &SandboxConfig::default().plugin_id)
             .set("log.format", "json")
