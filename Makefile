@@ -2,10 +2,10 @@
 CARGO ?= cargo
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo test)
 
-# How the tables of `make chaos` and `make pace` say that they were made.
-GIVEN := $(if $(SHORT), SHORT=$(SHORT))$(if $(BROKER), BROKER=$(BROKER))$(if $(BESIDE), BESIDE=$(BESIDE))$(if $(ONLY), ONLY="$(ONLY)")
+# How the tables of `make chaos`, `make pace` and `make bench` say that they were made.
+GIVEN := $(if $(SHORT), SHORT=$(SHORT))$(if $(FULL), FULL=$(FULL))$(if $(BROKER), BROKER=$(BROKER))$(if $(BESIDE), BESIDE=$(BESIDE))$(if $(ONLY), ONLY="$(ONLY)")
 
-.PHONY: help test lint chaos pace fmt deny advisories demo screenshot
+.PHONY: help test lint chaos pace bench fmt deny advisories demo screenshot
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,7 @@ lint: ## What CI refuses: formatting, warnings, documentation warnings
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --features crash-points --lib --test chaos -- -D warnings
+	$(CARGO) clippy --locked --features bench --bins -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 fmt: ## Format the code
@@ -39,6 +40,15 @@ pace: ## One rate for each number, whoever sends, measured; SHORT=1 for the form
 		RABBITMQ_CHROOT=$$chroot PACE_COMMAND='make pace$(GIVEN)' tests/with-rabbitmq \
 		$(CARGO) test --locked --quiet $(if $(SHORT),,--release) --test pace -- \
 		$(if $(SHORT),--short) $(if $(ONLY),--only "$(ONLY)") --table target/pace/table$(if $(BROKER),-$(BROKER)).md
+
+# The page in docs/ is of the whole thing alone. Built as a release is: without what tests switch on in crates.
+bench: ## Speed and cost beside a bare loop, into docs/performance.md; SHORT=1 for a quick form, CONTRIBUTING.md has the rest
+	@tests/needs
+	$(CARGO) build --locked --release --features bench --bins
+	@chroot=$${RABBITMQ_CHROOT:-}; $(if $(BROKER),chroot=$$(tests/rabbitmq-chroot $(BROKER)) &&) \
+		RABBITMQ_CHROOT=$$chroot $${CARGO_TARGET_DIR:-target}/release/bench --command 'make bench$(GIVEN)' \
+		$(if $(SHORT),--short) $(if $(FULL),--full) $(if $(ONLY),--only "$(ONLY)") \
+		--page $(if $(SHORT)$(ONLY)$(BROKER),target/bench/performance.md,docs/performance.md)
 
 deny: ## Licences, bans and sources of all dependencies
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
