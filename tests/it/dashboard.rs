@@ -3,12 +3,11 @@
 
 use crate::support::broker::Broker;
 use crate::support::load::{Producer, full_queue, webhooks};
-use crate::support::process::{IN_TIME, Program, faults, sandbox};
+use crate::support::process::{Program, faults, sandbox};
 use crate::support::prometheus::{Prometheus, Sample};
 use crate::support::webhook::{Hook, SECRET, of_meta};
 use crate::support::world::{NUMBER, OTHER};
 use chakra_sender::sandbox::{Failure, Number, Webhook};
-use chakra_sender::wire::{NumberId, Priority};
 use lapin::BasicProperties;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -22,9 +21,6 @@ const FAST: &str = "2001";
 const REFUSED: &str = "2002";
 const DOUBTFUL: &str = "2003";
 const FAILING: &str = "2004";
-
-/// Between two looks at a queue.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Jobs that wait for a number which an operator has paused.
 const WAITING: usize = 50;
@@ -127,18 +123,6 @@ impl Asked<'_> {
     }
 }
 
-/// Waits until nobody consumes a paused number's lane: a job that comes before is put off, and waits elsewhere.
-async fn left(broker: &Broker, number: &str) {
-    let client = broker.client().await;
-    let lane = broker.names().lane(&NumberId::parse(number).unwrap(), Priority::Normal);
-    let leaving = tokio::time::timeout(IN_TIME, async {
-        while client.ask(&lane).await.unwrap().consumer_count() > 0 {
-            tokio::time::sleep(LOOK).await;
-        }
-    });
-    leaving.await.expect("the lane is consumed although its number is paused");
-}
-
 /// A worker to which everything happens that the dashboard shows, until it is dropped.
 struct Story {
     prometheus: Prometheus,
@@ -174,7 +158,7 @@ impl Story {
         let pause = ["numbers", "pause", OTHER, "--reason", "wrong price list"];
         let paused = Program::new(&pause).on(&broker).run().await;
         assert_eq!(paused.code, Some(0), "{}", paused.said());
-        left(&broker, OTHER).await;
+        broker.left(OTHER).await;
         let producer = Producer::of(&broker, &broker.prefix).await;
         producer.put(OTHER, WAITING, &BasicProperties::default()).await;
         producer.put("not-a-number", 1, &BasicProperties::default()).await;

@@ -229,7 +229,7 @@ async fn a_job_that_nobody_knows_may_be_in_its_lane_and_what_died_is_found_in_th
     admin.says("/metrics", 200, r#"dead_letters_total{class="invalid"} 1"#).await;
     let pause = ["numbers", "pause", NUMBER, "--reason", "a test"];
     assert_eq!(Program::new(&pause).on(&desk.broker).run().await.code, Some(0));
-    admin.says("/metrics", 200, r#"reason="operator"} 1"#).await;
+    desk.broker.left(NUMBER).await;
     desk.enqueue(&[secret("waits"), text("too", "x")]).await;
 
     let dead = desk.life("unlawful").await;

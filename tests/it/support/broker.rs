@@ -1,10 +1,12 @@
 //! A real RabbitMQ for a story: one node for all of them, with names of its own for each, or a private
 //! node for stories that stop it.
 
+use super::process::IN_TIME;
 use chakra_sender::queue::rabbitmq::topology::Names;
 use chakra_sender::queue::rabbitmq::{
     Accept, ConnectionSettings, RabbitSettings, TlsSettings, TopologySettings, Touch,
 };
+use chakra_sender::wire::{NumberId, Priority};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions,
@@ -18,6 +20,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+
+/// Between two looks at a queue.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// No event of a story takes longer.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
@@ -75,6 +80,18 @@ impl Broker {
     /// The names.
     pub(crate) fn names(&self) -> Names {
         Names::new(&self.prefix)
+    }
+
+    /// Waits until nobody consumes a paused number's lane: what comes before may still be sent.
+    pub(crate) async fn left(&self, number: &str) {
+        let client = self.client().await;
+        let lane = self.names().lane(&NumberId::parse(number).unwrap(), Priority::Normal);
+        let leaving = tokio::time::timeout(IN_TIME, async {
+            while client.ask(&lane).await.unwrap().consumer_count() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        leaving.await.expect("the lane is consumed although its number is paused");
     }
 
     /// Settings that suit most stories: any number gets a lane, patience is short.
