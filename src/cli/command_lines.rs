@@ -1,10 +1,8 @@
 //! Command lines that people read and copy, in `--help` and in the documentation: the program takes each.
 
-use super::Arguments;
+use super::{Arguments, NAME};
 use clap::{Command, CommandFactory, Parser};
 use std::path::{Path, PathBuf};
-
-const NAME: &str = "chakra-sender";
 
 /// Commands whose output is JSON in any case, or nothing that a program would read.
 const WITHOUT_JSON: [&str; 5] = ["worker", "results", "schema", "completions", "man"];

@@ -1,14 +1,11 @@
 //! `completions` and `man`: what a shell and `man` know of the command line, made of the command line itself.
 
 use super::output::print;
-use super::{Arguments, End};
+use super::{Arguments, End, NAME};
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use std::path::{Path, PathBuf};
-
-/// The program's name, in scripts and pages.
-const NAME: &str = "chakra-sender";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

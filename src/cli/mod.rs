@@ -36,6 +36,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// The program's name, as it is typed.
+const NAME: &str = "chakra-sender";
+
 /// At the end, threads that still read from a silent pipe are left behind after this.
 const LEAVE_THREADS_BEHIND: Duration = Duration::from_millis(100);
 
@@ -70,7 +73,7 @@ async fn under_signals(
 /// Sends WhatsApp messages through ChakraHQ: jobs from RabbitMQ or a file in, exactly one result each
 /// out.
 #[derive(Debug, Parser)]
-#[command(name = "chakra-sender", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = NAME, version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
     /// Settings in TOML, over the built-in defaults and under environment variables
     /// (CHAKRA_SENDER__SECTION__KEY).

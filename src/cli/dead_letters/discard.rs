@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chakra-sender dead-letters discard --code 131026                   all who have no WhatsApp; asks first
+  chakra-sender dead-letters discard --class invalid                 what could never be sent; asks first
   chakra-sender dead-letters discard --id order-8812-shipped --yes")]
 pub(super) struct DiscardArguments {
     #[command(flatten)]
