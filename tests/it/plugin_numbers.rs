@@ -163,6 +163,21 @@ async fn a_number_that_returns_while_its_lane_is_being_deleted_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_returns_in_the_moment_its_lane_was_deleted_goes_on() {
+    let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
+    let mut worker = curious(&sandbox, &broker).set("numbers.retire_after", "1s").start();
+    lanes(&mut worker, 2).await;
+    let both = [world::NUMBER, world::OTHER].map(Number::new);
+    sandbox.set_numbers(both[..1].to_vec()).unwrap();
+    worker.err.line("was empty: deleted").await;
+    sandbox.set_numbers(both.to_vec()).unwrap();
+    worker.err.line("the plugin has a new number").await;
+    enqueue(&broker, &[of_other("back")]).await;
+    let sent = format!(r#"number="{}",status="accepted"}} 1"#, world::OTHER);
+    worker.admin().await.says("/metrics", 200, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_fails_stops_nothing_and_is_told_once() {
     let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
     let mut worker = curious(&sandbox, &broker).start();

@@ -251,6 +251,8 @@ impl Epoch {
         }
         for left in before.keys().filter(|number| !ours.contains(*number)) {
             self.shut.remove(left);
+            // Now, since no step is taken until the view is settled.
+            self.leaving.left(left);
             inbox.desk.metrics.lane_left(left);
         }
         let (share, lanes, workers) =

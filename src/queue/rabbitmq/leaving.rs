@@ -101,6 +101,13 @@ impl Leaving {
         }
     }
 
+    /// It is not ours any more, or is no lane any more. Ours again, it begins anew: one that was deleted
+    /// and made again at once, since its number returned, is to be consumed.
+    pub(super) fn left(&mut self, number: &NumberId) {
+        self.since.remove(number);
+        self.stages.remove(number);
+    }
+
     /// Whether it is not to be consumed.
     pub(super) fn is_closed(&self, number: &NumberId) -> bool {
         self.stages.get(number) == Some(&Stage::Closed)
@@ -196,5 +203,17 @@ mod tests {
         assert_eq!(story.step(125, true, false), Steps::default(), "it is being deleted");
         story.leaving.kept(&number, story.at(126));
         assert_eq!(story.step(126, true, false), bind);
+    }
+
+    #[test]
+    fn a_lane_that_was_deleted_and_made_again_between_two_steps_is_consumed() {
+        let (mut story, number) = (Story::begin(), NumberId::parse("1").unwrap());
+        story.step(0, true, true);
+        story.step(60, true, true);
+        assert!(story.leaving.looked(&number, Some(0), story.at(60)));
+        story.leaving.left(&number);
+        assert!(!story.leaving.is_closed(&number));
+        assert_eq!(story.step(61, true, true), Steps::default(), "ours from now");
+        assert_eq!(story.step(121, true, true), story.begin_to_look());
     }
 }
