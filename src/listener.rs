@@ -78,10 +78,12 @@ impl Listener {
         let mut open: VecDeque<Open> = VecDeque::new();
         let changed = Arc::new(Notify::new());
         loop {
-            let place = open.len() < bounds.connections || open.iter().any(Open::is_idle);
+            let is_full = open.len() >= bounds.connections;
+            let place = !is_full || open.iter().any(Open::is_idle);
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = changed.notified() => {}
+                // Else each request would wake this task twice.
+                () = changed.notified(), if is_full => {}
                 Some(ended) = connections.join_next_with_id() => {
                     let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
                     open.retain(|one| one.id != Some(id));
@@ -91,7 +93,7 @@ impl Listener {
                         Ok((stream, _)) => {
                             let mut one = Open::new(&stop, &changed);
                             one.id = Some(connections.spawn(answer(stream, routes.clone(), bounds, one.clone())).id());
-                            if open.len() >= bounds.connections
+                            if is_full
                                 && let Some(oldest) = open.iter().position(Open::is_idle)
                                 && let Some(oldest) = open.remove(oldest)
                             {
