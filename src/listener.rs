@@ -1,14 +1,12 @@
 //! An HTTP listener that nobody can exhaust: so many connections at once, a bound on the time for a
 //! request's header, on a connection's age and on the bytes read ahead. Knows no route.
 
-use axum::Router;
 use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
@@ -72,7 +70,12 @@ impl Listener {
     }
 
     /// Answers until `stop`, and then for as long as answers under way need, bounded.
-    pub async fn serve(self, routes: Router, bounds: Bounds, stop: CancellationToken) {
+    pub async fn serve<S>(self, service: S, bounds: Bounds, stop: CancellationToken)
+    where
+        S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send,
+    {
         let mut connections = JoinSet::new();
         // In the order in which they came.
         let mut open: VecDeque<Open> = VecDeque::new();
@@ -92,7 +95,7 @@ impl Listener {
                     match accepted {
                         Ok((stream, _)) => {
                             let mut one = Open::new(&stop, &changed);
-                            one.id = Some(connections.spawn(answer(stream, routes.clone(), bounds, one.clone())).id());
+                            one.id = Some(connections.spawn(answer(stream, service.clone(), bounds, one.clone())).id());
                             if is_full
                                 && let Some(oldest) = open.iter().position(Open::is_idle)
                                 && let Some(oldest) = open.remove(oldest)
@@ -114,8 +117,6 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 }
-
-type Routes = TowerToHyperService<Router>;
 
 /// A connection, as its listener sees it.
 #[derive(Debug, Clone)]
@@ -139,10 +140,10 @@ impl Open {
         !self.is_answering.load(Ordering::Relaxed)
     }
 
-    async fn answer(&self, routes: &Routes, request: Request<Incoming>) -> Response {
+    async fn answer<R>(&self, response: impl Future<Output = R>) -> R {
         self.is_answering.store(true, Ordering::Relaxed);
         self.changed.notify_one();
-        let Ok(response) = routes.call(request).await;
+        let response = response.await;
         self.is_answering.store(false, Ordering::Relaxed);
         self.changed.notify_one();
         response
@@ -150,16 +151,17 @@ impl Open {
 }
 
 /// One connection, to its end.
-async fn answer(stream: TcpStream, routes: Router, bounds: Bounds, open: Open) {
+async fn answer<S>(stream: TcpStream, service: S, bounds: Bounds, open: Open)
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+{
     let first = timeout(FIRST_BYTE.min(bounds.header), stream.readable());
     let Some(Ok(Ok(()))) = open.leave.run_until_cancelled(first).await else { return };
     let mut builder = http1::Builder::new();
     // Without a timer hyper has no timeout at all.
     builder.timer(TokioTimer::new()).header_read_timeout(bounds.header);
     builder.max_buf_size(READ_AHEAD_BYTES);
-    let routes = TowerToHyperService::new(routes);
-    let service =
-        service_fn(async |request| Ok::<_, Infallible>(open.answer(&routes, request).await));
+    let service = service_fn(|request| open.answer(service.call(request)));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -176,7 +178,9 @@ async fn answer(stream: TcpStream, routes: Router, bounds: Bounds, open: Open) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
     use axum::routing::get;
+    use hyper_util::service::TowerToHyperService;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A listener that answers, until the end of the story.
@@ -205,7 +209,8 @@ mod tests {
             };
             let routes = Router::new().route("/", get(async || "here\n")).route("/slow", get(slow));
             let mut serving = JoinSet::new();
-            serving.spawn(listener.serve(routes, bounds, stop.clone()));
+            let service = TowerToHyperService::new(routes);
+            serving.spawn(listener.serve(service, bounds, stop.clone()));
             Serving { address, stop, serving, asked, may_answer }
         }
 

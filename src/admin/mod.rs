@@ -17,6 +17,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
@@ -61,7 +62,8 @@ impl Admin {
         reloads: Reloads,
         stop: CancellationToken,
     ) {
-        self.0.serve(routes(metrics, readiness, pages, reloads), BOUNDS, stop).await;
+        let routes = routes(metrics, readiness, pages, reloads);
+        self.0.serve(TowerToHyperService::new(routes), BOUNDS, stop).await;
     }
 }
 

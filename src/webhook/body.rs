@@ -1,10 +1,9 @@
 //! Takes in a request's body within bounds: of its size, of its time, and of all bodies that are under way
 //! together. Reads nothing in it.
 
-use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Body as _;
+use hyper::body::Body;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -57,7 +56,10 @@ impl Room {
     }
 
     /// Takes in a whole body. One that announces too much is refused before a byte of it is read.
-    pub(super) async fn take(&self, body: Body) -> Result<Taken, NoBody> {
+    pub(super) async fn take(
+        &self,
+        body: impl Body<Data = Bytes> + Unpin,
+    ) -> Result<Taken, NoBody> {
         let announced = body.size_hint().lower();
         if announced > MOST_BYTES as u64 {
             return Err(NoBody::TooLarge);
@@ -66,7 +68,7 @@ impl Room {
     }
 
     /// Room is taken for what has come, not for what was announced: an announcement costs nothing.
-    async fn gather(&self, mut body: Body) -> Result<Taken, NoBody> {
+    async fn gather(&self, mut body: impl Body<Data = Bytes> + Unpin) -> Result<Taken, NoBody> {
         let mut part = self.part(0)?;
         // Copied, since a sender may cut its body into a million pieces, each with a cost of its own.
         let mut bytes = BytesMut::new();
@@ -92,6 +94,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body;
     use futures_util::{StreamExt, stream};
     use std::io;
 

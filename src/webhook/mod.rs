@@ -21,9 +21,9 @@ use crate::listener::{Bounds, Listener};
 use crate::metrics::Metrics;
 use crate::policy::Failure;
 use crate::wire::{JobId, NumberId, StatusEvent};
-use axum::Router;
 use door::Door;
 use futures_util::future::BoxFuture;
+use hyper::service::service_fn;
 use receive::Reception;
 use secrecy::SecretString;
 use std::io;
@@ -79,8 +79,8 @@ impl Webhook {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) {
-        let reception = Reception::new(Door::new(proof, verify_token), metrics, ties);
-        let routes = Router::new().fallback(receive::receive).with_state(Arc::new(reception));
-        self.0.serve(routes, BOUNDS, stop).await;
+        let reception = Arc::new(Reception::new(Door::new(proof, verify_token), metrics, ties));
+        let service = service_fn(move |request| receive::receive(Arc::clone(&reception), request));
+        self.0.serve(service, BOUNDS, stop).await;
     }
 }

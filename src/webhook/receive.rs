@@ -12,12 +12,13 @@ use super::seen::{Old, Seen};
 use super::signature;
 use crate::clock;
 use crate::metrics::{Metrics, PassedOver, WebhookOutcome};
-use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
+use hyper::body::Incoming;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -64,7 +65,10 @@ impl From<WebhookOutcome> for Answer {
 }
 
 /// Answers one request.
-pub(super) async fn receive(State(here): State<Arc<Reception>>, request: Request) -> Response {
+pub(super) async fn receive(
+    here: Arc<Reception>,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
     let begun = clock::monotonic();
     let answer = here.answer(request).await;
     here.metrics.webhooks().answered(answer.outcome, begun.elapsed());
@@ -72,7 +76,7 @@ pub(super) async fn receive(State(here): State<Arc<Reception>>, request: Request
     if is_a_strangers(answer.outcome) {
         sleep(REFUSED_AFTER).await;
     }
-    response(answer)
+    Ok(response(answer))
 }
 
 impl Reception {
@@ -88,7 +92,7 @@ impl Reception {
         }
     }
 
-    async fn answer(&self, request: Request) -> Answer {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
         if !self.door.is_at(request.uri().path()) {
             return WebhookOutcome::WrongPath.into();
         }
@@ -102,7 +106,7 @@ impl Reception {
         }
     }
 
-    async fn webhook(&self, request: Request) -> Result<WebhookOutcome, WebhookOutcome> {
+    async fn webhook(&self, request: Request<Incoming>) -> Result<WebhookOutcome, WebhookOutcome> {
         let signature = request.headers().get(signature::HEADER).map(HeaderValue::as_bytes);
         let seal = self.door.seal(signature).ok_or(WebhookOutcome::WrongSignature)?;
         // Its part of the room is free only once all is told: what was read out of it takes room as well.
