@@ -8,6 +8,7 @@
 mod body;
 mod door;
 mod envelope;
+mod json;
 mod notice;
 mod receive;
 mod seen;
