@@ -6,10 +6,11 @@ use super::redact::code_prefix;
 use serde_json::Value;
 
 /// Where Meta's message id has been seen: ChakraHQ's documented form, Meta's own, Meta's wrapped.
-const ID_PLACES: [&str; 3] = ["/_data/whatsappMessageId", "/messages/0/id", "/data/messages/0/id"];
+const ID_PLACES: [&[&str]; 3] =
+    [&["_data", "whatsappMessageId"], &["messages", "0", "id"], &["data", "messages", "0", "id"]];
 
 /// Where errors have been seen, the surest first.
-const ERROR_PLACES: [&str; 4] = ["/_errors", "/_data/error", "/error", "/errors"];
+const ERROR_PLACES: [&[&str]; 4] = [&["_errors"], &["_data", "error"], &["error"], &["errors"]];
 
 /// The fields of an error object that hold its sentence.
 const TEXT_FIELDS: [&str; 4] = ["message", "title", "detail", "description"];
@@ -74,7 +75,7 @@ impl Body {
     /// Meta's id of the message.
     pub(super) fn message_id(&self) -> Option<String> {
         let json = self.json()?;
-        let mut ids = ID_PLACES.iter().filter_map(|place| json.pointer(place)?.as_str());
+        let mut ids = ID_PLACES.iter().filter_map(|place| at(json, place)?.as_str());
         let id = ids.find(|id| !id.trim().is_empty())?;
         Some(id.chars().take(MAX_ID_CHARS).collect())
     }
@@ -113,9 +114,17 @@ impl Body {
     }
 }
 
+/// What stands in a place; `serde_json`'s pointers allocate at each step.
+fn at<'j>(json: &'j Value, place: &[&str]) -> Option<&'j Value> {
+    place.iter().try_fold(json, |value, step| match value {
+        Value::Array(entries) => entries.get(step.parse::<usize>().ok()?),
+        _ => value.get(step),
+    })
+}
+
 fn errors(json: &Value, status: u16) -> Vec<Complaint> {
     let mut found = Vec::new();
-    for place in ERROR_PLACES.iter().filter_map(|place| json.pointer(place)) {
+    for place in ERROR_PLACES.iter().filter_map(|place| at(json, place)) {
         gather(place, status, MAX_DEPTH, &mut found);
     }
     found

@@ -158,17 +158,17 @@ impl<'j> Object<'j> {
         unit: &str,
         limits: &RangeInclusive<usize>,
     ) -> Result<(), String> {
-        let at = self.at(key);
-        match count {
-            0 if *limits.start() > 0 => Err(format!("{at} is empty")),
-            _ if count < *limits.start() => {
-                Err(format!("{at} has {count} {unit}, at least {}", limits.start()))
-            }
-            _ if count > *limits.end() => {
-                Err(format!("{at} has {count} {unit}, at most {}", limits.end()))
-            }
-            _ => Ok(()),
+        if limits.contains(&count) {
+            return Ok(());
         }
+        let at = self.at(key);
+        Err(match count {
+            0 => format!("{at} is empty"),
+            _ if count < *limits.start() => {
+                format!("{at} has {count} {unit}, at least {}", limits.start())
+            }
+            _ => format!("{at} has {count} {unit}, at most {}", limits.end()),
+        })
     }
 }
 
