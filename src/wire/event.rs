@@ -248,14 +248,14 @@ impl StatusEvent {
 }
 
 /// An event out.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "lowercase")]
 #[schemars(title = "chakra-sender event")]
-pub enum Event {
+pub enum Event<'e> {
     /// A job's outcome.
-    Result(ResultEvent),
+    Result(&'e ResultEvent),
     /// A message's later status.
-    Status(StatusEvent),
+    Status(&'e StatusEvent),
 }
 
 fn millis<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {

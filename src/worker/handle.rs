@@ -17,7 +17,6 @@ use crate::policy::{
 };
 use crate::queue::{Incoming, Receipt, Tenure};
 use crate::wire::{Class, Kind, Priority, Scope, SendJob};
-use std::pin::pin;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -113,7 +112,8 @@ impl Hall {
         crash::point(Stage::AfterBegin);
         // Send.
         track.is_at(At::Call);
-        let mut sending = pin!(self.send(job, turn, template));
+        // Boxed: thousands of jobs wait for their turn, and none holds room for its call meanwhile.
+        let mut sending = Box::pin(self.send(job, turn, template));
         let answer = match tokio::time::timeout(SLOW_CALL, &mut sending).await {
             Ok(answer) => answer,
             Err(_) => {

@@ -243,7 +243,10 @@ impl Worker {
             self.jobs.spawn(async move { hall.turn_away(incoming).await });
             return;
         };
-        self.jobs.spawn(async move { hall.process(incoming, &lane, place, &track).await });
+        // Boxed here, not by its spawning, which would move it from hand to hand.
+        self.jobs.spawn(Box::pin(async move {
+            hall.process(incoming, &lane, place, &track).await;
+        }));
     }
 
     /// The job's lane, its place in its recipient's line, and its track for who asks; none for what is no

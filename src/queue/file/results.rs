@@ -106,7 +106,7 @@ impl Results {
 
     /// One line, in one write, so that a kill leaves it whole or not at all.
     pub(super) fn write(&self, event: &ResultEvent) -> Result<(), String> {
-        let line = json_line(&Event::Result(event.clone()))?;
+        let line = json_line(&Event::Result(event))?;
         let mut out = self.lock();
         out.whole()?;
         let written = out.results.write_all(&line).and_then(|()| out.results.flush());

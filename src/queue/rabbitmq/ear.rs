@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn heard(event: StatusEvent) -> Option<Heard> {
-        read(&serde_json::to_vec(&Event::Status(event)).unwrap())
+        read(&serde_json::to_vec(&Event::Status(&event)).unwrap())
     }
 
     #[test]

@@ -327,7 +327,7 @@ impl Epoch {
         let (requests, asking) = mpsc::channel(REQUESTS);
         let astray = Arc::new(Notify::new());
         let unrouted = Unrouted {
-            desk: inbox.desk.clone(),
+            desk: Arc::clone(&inbox.desk),
             directory: Arc::clone(&inbox.directory),
             lanes: requests,
             numbers: self.recorded.subscribe(),
@@ -340,7 +340,7 @@ impl Epoch {
                 None => End::Stopped,
             })
         });
-        let (connection, desk) = (Arc::clone(&self.connection), inbox.desk.clone());
+        let (connection, desk) = (Arc::clone(&self.connection), Arc::clone(&inbox.desk));
         let (numbers, stop) = (self.assigned.subscribe(), inbox.stop.clone());
         let (topology, create) = (Arc::clone(&inbox.shared), inbox.settings.declare);
         let shared = Shared { topology, create, astray, served: inbox.served.clone() };

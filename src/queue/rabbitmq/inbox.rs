@@ -66,7 +66,7 @@ pub(super) struct Inbox {
     pub(super) listening: Listening,
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) board: Board,
-    pub(super) desk: Desk,
+    pub(super) desk: Arc<Desk>,
     /// Taken when no more jobs are to come.
     pub(super) out: Option<mpsc::Sender<Incoming<RabbitReceipt>>>,
     pub(super) stop: CancellationToken,

@@ -69,7 +69,7 @@ pub(super) struct LaneTask {
     pub(super) prefetch: u16,
     pub(super) tenures: Tenures,
     pub(super) traffic: Traffic,
-    pub(super) desk: Desk,
+    pub(super) desk: Arc<Desk>,
     pub(super) out: mpsc::Sender<Incoming<RabbitReceipt>>,
     pub(super) orders: Orders,
     pub(super) state: watch::Sender<LaneState>,
@@ -234,7 +234,7 @@ impl LaneTask {
         let lane = Some((self.number.clone(), priority));
         let (history, waited_for) = (travel.history.clone(), travel.waited_for);
         let message = Message { original, travel, lane };
-        let (acker, desk) = (delivery.acker.clone(), self.desk.clone());
+        let (acker, desk) = (delivery.acker.clone(), Arc::clone(&self.desk));
         let receipt = RabbitReceipt::new(acker, Arc::clone(hold), message, desk);
         self.traffic.delivered();
         // Nobody takes jobs any more: dropped, it goes back.

@@ -222,13 +222,13 @@ impl RabbitQueue {
             heard: hears,
             board,
             settings: settings.topology,
-            desk: Desk {
+            desk: Arc::new(Desk {
                 publisher: publisher.clone(),
                 names: Arc::clone(&names),
                 metrics: Arc::clone(&metrics),
                 touch: settings.touch,
                 fence,
-            },
+            }),
             out: Some(out),
             stop: stop.clone(),
             close: close.clone(),

@@ -84,7 +84,7 @@ impl Opened {
             prefetch,
             tenures: inbox.tenures.clone(),
             traffic,
-            desk: inbox.desk.clone(),
+            desk: Arc::clone(&inbox.desk),
             out,
             orders: Orders {
                 stop: self.stop.clone(),

@@ -122,7 +122,8 @@ pub struct Publisher {
 
 #[derive(Debug)]
 struct Request {
-    outgoing: Outgoing,
+    /// Shared by who asks, to ask again, and by who writes, to write again.
+    outgoing: Arc<Outgoing>,
     /// To be written only while this stands.
     hold: Option<Arc<Hold>>,
     done: oneshot::Sender<Result<(), PublishError>>,
@@ -167,8 +168,11 @@ impl Publisher {
 
     /// Publishes and waits until the broker has it. Returns across lost connections: only a refusal
     /// or the end of the publisher is an error; so is a lost connection where the asker is told.
-    pub async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
-        self.request(outgoing, None).await
+    pub fn publish(
+        &self,
+        outgoing: Outgoing,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send + use<'_> {
+        self.request(Arc::new(outgoing), None)
     }
 
     /// Hands in a job that goes on, and returns when its place is sure: what is handed in earlier is
@@ -179,27 +183,30 @@ impl Publisher {
         hold: &Arc<Hold>,
         outgoing: Outgoing,
     ) -> Result<HandedIn, PublishError> {
-        self.enqueue(outgoing, Some(Arc::clone(hold))).await
+        self.enqueue(Arc::new(outgoing), Some(Arc::clone(hold))).await
     }
 
     /// Publishes again what a full queue refused, until the broker has it; with a hold, only while
     /// that stands.
-    pub(super) async fn until_taken(
-        &self,
+    pub(super) fn until_taken<'a>(
+        &'a self,
         outgoing: Outgoing,
-        hold: Option<&Arc<Hold>>,
-    ) -> Result<(), PublishError> {
-        loop {
-            match self.request(outgoing.clone(), hold.cloned()).await {
-                Err(PublishError::Refused) => tokio::time::sleep(REFUSED_PAUSE).await,
-                done => return done,
+        hold: Option<&'a Arc<Hold>>,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send + use<'a> {
+        let outgoing = Arc::new(outgoing);
+        async move {
+            loop {
+                match self.request(Arc::clone(&outgoing), hold.cloned()).await {
+                    Err(PublishError::Refused) => tokio::time::sleep(REFUSED_PAUSE).await,
+                    done => return done,
+                }
             }
         }
     }
 
     async fn request(
         &self,
-        outgoing: Outgoing,
+        outgoing: Arc<Outgoing>,
         hold: Option<Arc<Hold>>,
     ) -> Result<(), PublishError> {
         self.enqueue(outgoing, hold).await?.taken().await
@@ -207,7 +214,7 @@ impl Publisher {
 
     async fn enqueue(
         &self,
-        outgoing: Outgoing,
+        outgoing: Arc<Outgoing>,
         hold: Option<Arc<Hold>>,
     ) -> Result<HandedIn, PublishError> {
         let (done, outcome) = oneshot::channel();
@@ -310,7 +317,7 @@ impl PublisherTask {
             .filter_map(|(id, request)| Some((id, request.stands(self.of.when_lost)?)))
             .collect();
         for (id, request) in &self.unconfirmed {
-            confirms.push(publish(channel.clone(), *id, request.outgoing.clone()));
+            confirms.push(publish(channel.clone(), *id, Arc::clone(&request.outgoing)));
         }
         self.set(PublisherState::Up);
         loop {
@@ -330,7 +337,7 @@ impl PublisherTask {
                         continue;
                     };
                     let Some(request) = request.stands(self.of.when_lost) else { continue };
-                    let outgoing = request.outgoing.clone();
+                    let outgoing = Arc::clone(&request.outgoing);
                     confirms.push(publish(channel.clone(), self.next, outgoing));
                     self.unconfirmed.insert(self.next, request);
                     self.next += 1;
@@ -396,14 +403,14 @@ async fn open(connection: &Connection) -> lapin::Result<Channel> {
 fn publish(
     channel: Channel,
     id: u64,
-    outgoing: Outgoing,
+    outgoing: Arc<Outgoing>,
 ) -> BoxFuture<'static, (u64, lapin::Result<Confirmation>)> {
     async move {
-        let Outgoing { exchange, routing_key, body, properties, kind } = outgoing;
-        let options = BasicPublishOptions::default();
-        let written =
-            channel.basic_publish(exchange, routing_key, options, &body, properties).await;
-        if kind == PublishKind::Result {
+        let Outgoing { exchange, routing_key, body, properties, kind } = &*outgoing;
+        let (to, key, options) =
+            (exchange.clone(), routing_key.clone(), BasicPublishOptions::default());
+        let written = channel.basic_publish(to, key, options, body, properties.clone()).await;
+        if *kind == PublishKind::Result {
             crash::point(Stage::Published);
         }
         let outcome = match written {

@@ -99,8 +99,9 @@ pub struct RabbitReceipt {
     /// None once it is settled, or is no longer to be.
     acker: Option<Acker>,
     hold: Arc<Hold>,
-    message: Message,
-    desk: Desk,
+    /// Boxed, since a receipt is moved from hand to hand.
+    message: Box<Message>,
+    desk: Arc<Desk>,
 }
 
 /// What came, as far as settling needs it.
@@ -137,8 +138,8 @@ impl Drop for RabbitReceipt {
 
 impl RabbitReceipt {
     /// `acker` is the delivery's.
-    pub(super) fn new(acker: Acker, hold: Arc<Hold>, message: Message, desk: Desk) -> Self {
-        RabbitReceipt { acker: Some(acker), hold, message, desk }
+    pub(super) fn new(acker: Acker, hold: Arc<Hold>, message: Message, desk: Arc<Desk>) -> Self {
+        RabbitReceipt { acker: Some(acker), hold, message: Box::new(message), desk }
     }
 
     /// The hold that it is under.
@@ -177,7 +178,7 @@ impl RabbitReceipt {
             Settlement::Finish(event) => self.publish_event(event).await,
             Settlement::DeadLetter { event, class, reason, history } => {
                 self.still_ours()?;
-                let Message { original, travel, .. } = &self.message;
+                let Message { original, travel, .. } = &*self.message;
                 let travel = &Travel { history: history.clone(), ..travel.clone() };
                 let key = original.routing_key.as_str();
                 let (dying, now) = (&original.properties, clock::wall());
@@ -231,7 +232,7 @@ impl RabbitReceipt {
 
     /// To the results, and to the producer's own queue where it named one.
     async fn publish_event(&self, event: &ResultEvent) -> Result<(), SettleError> {
-        let body = serde_json::to_vec(&Event::Result(event.clone()))
+        let body = serde_json::to_vec(&Event::Result(event))
             .map_err(|error| SettleError::Unwritten(error.to_string()))?;
         let number = event.phone_number_id.as_ref().map_or("unknown", NumberId::as_str);
         let mut properties = headers::persistent()
@@ -266,8 +267,12 @@ impl RabbitReceipt {
 
     /// Publishes until the broker has it. It goes on although the delivery may be lost meanwhile:
     /// what follows has been decided.
-    async fn confirmed(&self, outgoing: Outgoing) -> Result<(), SettleError> {
-        Ok(self.desk.publisher.until_taken(outgoing, None).await?)
+    fn confirmed(
+        &self,
+        outgoing: Outgoing,
+    ) -> impl Future<Output = Result<(), SettleError>> + Send + use<'_> {
+        let taken = self.desk.publisher.until_taken(outgoing, None);
+        async move { Ok(taken.await?) }
     }
 
     /// What was recorded for it is safe now, or is not to be.

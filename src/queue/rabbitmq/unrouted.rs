@@ -52,7 +52,7 @@ const LANE_WITHIN: Duration = Duration::from_secs(1);
 /// What handling one job needs.
 #[derive(Clone)]
 pub(super) struct Unrouted {
-    pub(super) desk: Desk,
+    pub(super) desk: Arc<Desk>,
     pub(super) directory: Arc<Directory>,
     /// To the inbox, which makes lanes.
     pub(super) lanes: mpsc::Sender<LaneRequest>,
@@ -176,7 +176,7 @@ impl Office {
             None => Err(unreadable_key(&original)),
         };
         let message = Message { original, travel, lane };
-        let receipt = RabbitReceipt::new(delivery.acker, hold, message, desk.clone());
+        let receipt = RabbitReceipt::new(delivery.acker, hold, message, Arc::clone(desk));
         let number = self.known(receipt.number());
         let token = desk.metrics.received(number.as_ref(), receipt.priority());
         let token = VoidIfDropped(Some(token));
@@ -284,7 +284,7 @@ impl Office {
         receipt: RabbitReceipt,
         place: Place,
     ) -> Result<Departure, SettleError> {
-        let Desk { publisher, names, .. } = &self.unrouted.desk;
+        let Desk { publisher, names, .. } = &*self.unrouted.desk;
         let outgoing = Outgoing {
             exchange: names.sends().into(),
             routing_key: receipt.original().routing_key.as_str().into(),

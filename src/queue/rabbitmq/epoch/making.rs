@@ -46,7 +46,7 @@ impl Epoch {
     }
 
     fn make(&mut self, inbox: &Inbox, number: NumberId) {
-        let desk = inbox.desk.clone();
+        let desk = Arc::clone(&inbox.desk);
         self.tasks.spawn(async move {
             let made = Entry::LaneMade { number, at: clock::wall() };
             match append(&desk.publisher, &desk.names, &made).await {

@@ -51,7 +51,7 @@ impl Epoch {
         self.opened.leave(&number);
         let settled = self.opened.settled(&number);
         let (connection, lane) = (Arc::clone(&self.connection), lane(inbox, &number));
-        let (desk, directory) = (inbox.desk.clone(), Arc::clone(&inbox.directory));
+        let (desk, directory) = (Arc::clone(&inbox.desk), Arc::clone(&inbox.directory));
         self.tasks.spawn(async move {
             tokio::select! {
                 () = settled => {}
