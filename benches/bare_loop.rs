@@ -39,6 +39,10 @@ const TAKEN: Duration = Duration::from_millis(500);
 /// What stands around the id in a good answer.
 const ID: (&str, char) = (r#""whatsappMessageId":""#, '"');
 
+/// The worker's own, so that no ratio tells of allocators.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]

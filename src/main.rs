@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A sixth of a job's processor time was glibc's: docs/decisions/0008-allocator.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     chakra_sender::cli::main()
 }
