@@ -5,7 +5,7 @@ TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nexte
 # How the tables of `make chaos`, `make pace` and `make bench` say that they were made.
 GIVEN := $(if $(SHORT), SHORT=$(SHORT))$(if $(FULL), FULL=$(FULL))$(if $(BROKER), BROKER=$(BROKER))$(if $(BESIDE), BESIDE=$(BESIDE))$(if $(ONLY), ONLY="$(ONLY)")
 
-.PHONY: help test lint chaos pace bench fmt deny advisories demo screenshot
+.PHONY: help test lint chaos pace bench cost fmt deny advisories demo screenshot
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,12 @@ bench: ## Speed and cost beside a bare loop, into docs/performance.md; SHORT=1 f
 		RABBITMQ_CHROOT=$$chroot $${CARGO_TARGET_DIR:-target}/release/bench --command 'make bench$(GIVEN)' \
 		$(if $(SHORT),--short) $(if $(FULL),--full) $(if $(ONLY),--only "$(ONLY)") \
 		--page $(if $(SHORT)$(ONLY)$(BROKER),target/bench/performance.md,docs/performance.md)
+
+cost: ## Instructions a job beside the recorded ones, failing where they grew by more than 10%; ACCEPT=1 records them anew
+	@tests/needs
+	$(CARGO) build --locked --profile cost --features bench --bin chakra-sender --bin bench
+	@$${CARGO_TARGET_DIR:-target}/cost/bench $(if $(ONLY),--only "$(ONLY)") \
+		cost --record benches/cost.toml $(if $(ACCEPT),--accept)
 
 deny: ## Licences, bans and sources of all dependencies
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny

@@ -6,12 +6,12 @@ use crate::report::{Against, Row};
 use crate::statuses::EACH;
 use crate::stock::Special;
 use crate::support::broker::Broker;
-use crate::support::process::beside;
+use crate::support::process::{Program, beside};
 use crate::support::webhook::SECRET;
 
 /// What the worker does beside what it does by default, and what is expected then.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
+pub(crate) enum Manner {
     /// A ledger in memory.
     Plain,
     /// A ledger on the disk.
@@ -23,7 +23,7 @@ enum Manner {
 impl Manner {
     const ALL: [Manner; 3] = [Manner::Plain, Manner::Durable, Manner::Statuses];
 
-    fn name(self, lanes: usize) -> String {
+    pub(crate) fn name(self, lanes: usize) -> String {
         let lanes = if lanes == 1 { "1 lane".to_owned() } else { format!("{lanes} lanes") };
         match self {
             Manner::Plain => lanes,
@@ -41,15 +41,27 @@ impl Manner {
         }
     }
 
-    async fn lap(self, ground: &mut Ground<'_>, length: &Length) -> Window {
-        let program = ground.worker();
+    fn jobs(self, length: &Length) -> usize {
         match self {
-            Manner::Plain => ground.lap(program, &Lap::of(length.jobs)).await,
+            Manner::Plain | Manner::Durable => length.jobs,
+            Manner::Statuses => length.jobs_with_statuses,
+        }
+    }
+
+    /// Lets a worker do so many jobs in this manner.
+    pub(crate) async fn lap(
+        self,
+        ground: &mut Ground<'_>,
+        program: Program,
+        jobs: usize,
+    ) -> Window {
+        match self {
+            Manner::Plain => ground.lap(program, &Lap::of(jobs)).await,
             Manner::Durable => {
                 // Beside the program: on the disk, where the folder for temporary files may not be.
                 let folder = tempfile::tempdir_in(beside("").parent().unwrap()).unwrap();
                 let program = program.set("ledger.path", folder.path().to_str().unwrap());
-                ground.lap(program, &Lap::of(length.jobs)).await
+                ground.lap(program, &Lap::of(jobs)).await
             }
             Manner::Statuses => {
                 let listen = free_address();
@@ -57,7 +69,7 @@ impl Manner {
                     special: Special { reply_to: Some(ground.replies().await), recipients: None },
                     statuses_to: Some(listen),
                     statuses: EACH.len(),
-                    ..Lap::of(length.jobs_with_statuses)
+                    ..Lap::of(jobs)
                 };
                 let program = program.set("webhook.listen", &listen.to_string());
                 ground.lap(program.set("webhook.secret", SECRET), &lap).await
@@ -79,7 +91,8 @@ pub(crate) async fn run(
     let (mut bare, mut worker) = (Vec::new(), vec![Vec::new(); manners.len()]);
     for _round in 0..length.rounds {
         for (manner, windows) in manners.iter().zip(&mut worker) {
-            windows.push(manner.lap(&mut ground, length).await);
+            let program = ground.worker();
+            windows.push(manner.lap(&mut ground, program, manner.jobs(length)).await);
         }
         let program = ground.bare_loop();
         bare.push(ground.lap(program, &Lap::of(length.jobs)).await);

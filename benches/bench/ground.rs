@@ -115,7 +115,12 @@ impl<'b> Ground<'b> {
 
     /// A worker with all that is on by default, limits that limit nothing, and logs that tell its ports.
     pub(crate) fn worker(&self) -> Program {
-        let program = Program::new(&["worker"])
+        self.as_worker(Program::new(&["worker"]))
+    }
+
+    /// The same, where the program is started in a way of its own.
+    pub(crate) fn as_worker(&self, program: Program) -> Program {
+        let program = program
             .calling(&self.watch.base_url())
             .on(self.broker)
             .set("admin.listen", "127.0.0.1:0")

@@ -7,9 +7,10 @@ use std::process::Command;
 /// The first lines, `command` being what makes them again.
 pub(crate) fn described(command: &str) -> String {
     let date = clock::wall().strftime("%Y-%m-%d");
-    let (cpu, cores) = (field("/proc/cpuinfo", "model name"), cores());
+    let (cpu, cores) = (processor(), cores());
     let (memory, load) = (memory(), load());
-    let (rustc, rabbitmq, ours) = (rustc(), version(), env!("CARGO_PKG_VERSION"));
+    let (rustc, rabbitmq, ours) =
+        (said("rustc", "--version"), version(), env!("CARGO_PKG_VERSION"));
     format!(
         "# Performance\n\n\
          Written by `{command}`, not by hand. All on one machine and its loopback: RabbitMQ, the sender, the \
@@ -24,6 +25,20 @@ pub(crate) fn described(command: &str) -> String {
          | chakra-sender | {ours} |\n\
          | RabbitMQ | {rabbitmq} |\n\
          | compiler | {rustc} |\n"
+    )
+}
+
+/// Which processor.
+pub(crate) fn processor() -> String {
+    field("/proc/cpuinfo", "model name")
+}
+
+/// What a program says of itself.
+pub(crate) fn said(program: &str, asked: &str) -> String {
+    let said = Command::new(program).arg(asked).output();
+    said.map_or_else(
+        |_| "unknown".into(),
+        |said| String::from_utf8_lossy(&said.stdout).trim().into(),
     )
 }
 
@@ -48,12 +63,4 @@ fn cores() -> usize {
 fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(3).collect::<Vec<_>>().join(", ")
-}
-
-fn rustc() -> String {
-    let said = Command::new("rustc").arg("--version").output();
-    said.map_or_else(
-        |_| "unknown".into(),
-        |said| String::from_utf8_lossy(&said.stdout).trim().into(),
-    )
 }

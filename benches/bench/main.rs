@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the page and its progress")]
 
 mod contest;
+mod cost;
 mod ground;
 mod http;
 mod machine;
@@ -16,6 +17,7 @@ mod machine;
 #[allow(dead_code, reason = "what the harnesses share; this one needs a part of it")]
 mod outcomes;
 mod pace;
+mod record;
 mod report;
 mod scale;
 mod sink;
@@ -40,7 +42,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use support::broker::Broker;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -74,6 +76,15 @@ enum Part {
     /// The sink, as a process of its own
     #[command(hide = true)]
     Sink { answers: PathBuf },
+    /// Instructions a job, against the record
+    Cost {
+        /// The record
+        #[arg(long)]
+        record: PathBuf,
+        /// Writes what was measured as the new record
+        #[arg(long)]
+        accept: bool,
+    },
 }
 
 /// How much of everything.
@@ -220,16 +231,19 @@ fn main() -> ExitCode {
             runtime.block_on(sink::serve(answers));
             ExitCode::SUCCESS
         }
-        None => {
-            let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
-            runtime.block_on(bench(&arguments))
+        Some(Part::Cost { record, accept }) => {
+            threads().block_on(cost::run(record, &arguments.only, *accept))
         }
+        None => threads().block_on(bench(&arguments)),
     }
 }
 
+fn threads() -> Runtime {
+    Builder::new_multi_thread().enable_all().build().unwrap()
+}
+
 async fn bench(arguments: &Arguments) -> ExitCode {
-    // What libraries log here would be the harness's own, not the workers'.
-    drop(tracing_subscriber::fmt().with_max_level(LevelFilter::OFF).try_init());
+    silence_libraries();
     let length = if arguments.short { Length::SHORT } else { Length::FULL };
     let made = machine::described(&arguments.command);
     let mut broker = tokio::task::block_in_place(Broker::private);
@@ -256,6 +270,11 @@ async fn bench(arguments: &Arguments) -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
+}
+
+/// What libraries log here would be the harness's own, not the workers'.
+pub(crate) fn silence_libraries() {
+    drop(tracing_subscriber::fmt().with_max_level(LevelFilter::OFF).try_init());
 }
 
 fn growth_names(counts: &[usize], of: &str) -> Vec<String> {

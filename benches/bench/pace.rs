@@ -128,15 +128,12 @@ pub(crate) async fn file_mode(name: String, length: &Length, broker: &mut Broker
     let watch = Watch::start(broker, &numbers).await;
     let folder = tempfile::tempdir_in(beside("").parent().unwrap()).unwrap();
     let jobs = folder.path().join("jobs.jsonl");
-    let mut text = String::new();
-    for job in 0..length.file_jobs {
-        writeln!(text, "{}", Stock::body(&numbers[0], job, job)).unwrap();
-    }
-    std::fs::write(&jobs, text).unwrap();
+    write_jobs(&jobs, &numbers[0], length.file_jobs);
     let (mut sent, mut posted, mut memory) = (Vec::new(), Vec::new(), 0);
     for round in 0..length.rounds {
         let results = folder.path().join(format!("results-{round}.jsonl"));
-        let window = send(&watch, &jobs, &results, length.file_jobs).await;
+        let program = Program::new(&["send"]);
+        let window = send(&watch, program, &jobs, &results, length.file_jobs).await;
         sent.push(window.rate);
         memory = memory.max(window.memory.peak);
         posted.push(posts(&watch, &numbers[0], length.file_jobs).await.rate);
@@ -151,11 +148,27 @@ pub(crate) async fn file_mode(name: String, length: &Length, broker: &mut Broker
     }
 }
 
-async fn send(watch: &Watch, jobs: &Path, results: &Path, count: usize) -> Window {
+/// A file of so many jobs of one number.
+pub(crate) fn write_jobs(file: &Path, number: &NumberId, count: usize) {
+    let mut text = String::new();
+    for job in 0..count {
+        writeln!(text, "{}", Stock::body(number, job, job)).unwrap();
+    }
+    std::fs::write(file, text).unwrap();
+}
+
+/// Sends such a file; `program` is `send`, without its files.
+pub(crate) async fn send(
+    watch: &Watch,
+    program: Program,
+    jobs: &Path,
+    results: &Path,
+    count: usize,
+) -> Window {
     let lap = Lap::of(count);
     watch.begin(&lap).await;
     let [jobs, out] = [jobs, results].map(|path| path.to_str().unwrap());
-    let program = Program::new(&["send", "--jobs", jobs, "--results", out]);
+    let program = program.with(&["--jobs", jobs, "--results", out]);
     let process = unlimited(program.calling(&watch.base_url())).start();
     let window = watch.between(&process, &lap).await;
     let ended = process.end().await;

@@ -17,6 +17,7 @@ mod configuration;
 mod configuration_changes;
 mod configuration_mistakes;
 mod conservation;
+mod cost_record;
 mod dashboard;
 mod dead_letters;
 mod delivery;
