@@ -3,7 +3,9 @@
 
 use crate::support::broker::{Broker, Client, SOON};
 use crate::support::plugin::FakePlugin;
-use crate::support::process::{IN_TIME, Process, Program, sandbox, use_both_lanes, write};
+use crate::support::process::{
+    AdminPage, IN_TIME, Process, Program, sandbox, use_both_lanes, write,
+};
 use crate::support::story::{NUMBER, Story, accepted, id, job_of, number, plain};
 use crate::support::world;
 use chakra_sender::clock;
@@ -138,43 +140,42 @@ async fn the_lane_of_a_number_that_is_gone_is_drained_and_deleted_and_comes_back
     sandbox.set_numbers(both.to_vec()).unwrap();
     lanes(&mut worker, 2).await;
     enqueue(&broker, &[of_other("back")]).await;
-    let sent = format!(r#"number="{}",status="accepted"}} 1"#, world::OTHER);
-    admin.says("/metrics", 200, &sent).await;
+    admin.says("/metrics", 200, &accepted_of_other(1)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_number_that_returns_while_its_lane_is_being_deleted_goes_on() {
+/// A worker whose second number goes, returns once this is said of its lane, and sends again. All of it
+/// lives as long as what is returned.
+async fn returned_once_said(said: &str) -> (Sandbox, Broker, AdminPage, Process) {
     let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
     let mut worker = curious(&sandbox, &broker).set("numbers.retire_after", "1s").start();
     lanes(&mut worker, 2).await;
     let both = [world::NUMBER, world::OTHER].map(Number::new);
     sandbox.set_numbers(both[..1].to_vec()).unwrap();
-    worker.err.line("its lane is drained").await;
+    worker.err.line(said).await;
     sandbox.set_numbers(both.to_vec()).unwrap();
     worker.err.line("the plugin has a new number").await;
     enqueue(&broker, &[of_other("back")]).await;
     let admin = worker.admin().await;
-    let sent = |jobs| format!(r#"number="{}",status="accepted"}} {jobs}"#, world::OTHER);
-    admin.says("/metrics", 200, &sent(1)).await;
+    admin.says("/metrics", 200, &accepted_of_other(1)).await;
+    (sandbox, broker, admin, worker)
+}
+
+fn accepted_of_other(jobs: usize) -> String {
+    format!(r#"number="{}",status="accepted"}} {jobs}"#, world::OTHER)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_returns_while_its_lane_is_being_deleted_goes_on() {
+    let (_sandbox, broker, admin, _worker) = returned_once_said("its lane is drained").await;
     // The second look before the deletion is over.
     tokio::time::sleep(Duration::from_secs(2)).await;
     enqueue(&broker, &[of_other("later")]).await;
-    admin.says("/metrics", 200, &sent(2)).await;
+    admin.says("/metrics", 200, &accepted_of_other(2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_returns_in_the_moment_its_lane_was_deleted_goes_on() {
-    let (sandbox, broker) = (sandbox(|_| {}).await, Broker::shared());
-    let mut worker = curious(&sandbox, &broker).set("numbers.retire_after", "1s").start();
-    lanes(&mut worker, 2).await;
-    let both = [world::NUMBER, world::OTHER].map(Number::new);
-    sandbox.set_numbers(both[..1].to_vec()).unwrap();
-    worker.err.line("was empty: deleted").await;
-    sandbox.set_numbers(both.to_vec()).unwrap();
-    worker.err.line("the plugin has a new number").await;
-    enqueue(&broker, &[of_other("back")]).await;
-    let sent = format!(r#"number="{}",status="accepted"}} 1"#, world::OTHER);
-    worker.admin().await.says("/metrics", 200, &sent).await;
+    returned_once_said("was empty: deleted").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What receipts need, shared by all.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Desk {
     pub(super) publisher: Publisher,
     pub(super) names: Arc<Names>,
