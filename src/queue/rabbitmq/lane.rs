@@ -6,7 +6,7 @@ use super::declare::{DeclareError, declare};
 use super::decode::{Decoded, Original};
 use super::headers;
 use super::reason::explain;
-use super::receipt::{Desk, Hold, Message, RabbitReceipt};
+use super::receipt::{Desk, Hold, Message, RabbitReceipt, Unacknowledged};
 use super::suspect::decode_carefully;
 use super::tenures::Tenures;
 use super::topology::Topology;
@@ -77,7 +77,7 @@ pub(super) struct LaneTask {
 
 /// The two consumers of a lane, and the time for which they are ours.
 struct Subscription {
-    channel: Channel,
+    channel: Arc<Channel>,
     urgent: Consumer,
     normal: Consumer,
     dropped: mpsc::Receiver<Acker>,
@@ -103,6 +103,13 @@ impl Drop for EndsWith {
     }
 }
 
+/// What deliveries of one subscription have in common.
+struct Claim<'a> {
+    hold: &'a Arc<Hold>,
+    channel: &'a Arc<Channel>,
+    tenure: &'a Tenure,
+}
+
 /// What came by a subscription.
 enum Came {
     /// A delivery that was dropped unsettled.
@@ -111,6 +118,10 @@ enum Came {
 }
 
 impl Subscription {
+    fn claim<'a>(&'a self, hold: &'a Arc<Hold>) -> Claim<'a> {
+        Claim { hold, channel: &self.channel, tenure: &self.tenure }
+    }
+
     /// The next that comes, urgent ones first. Cancelled, it loses none.
     async fn next(&mut self) -> Came {
         tokio::select! {
@@ -172,7 +183,7 @@ impl LaneTask {
     }
 
     async fn consume(&self) -> lapin::Result<(Subscription, Arc<Hold>)> {
-        let channel = self.connection.create_channel().await?;
+        let channel = Arc::new(self.connection.create_channel().await?);
         // For each consumer, and fixed from here on: a later one has no effect.
         channel.basic_qos(self.prefetch, BasicQosOptions { global: false }).await?;
         let consume = async |priority| {
@@ -198,13 +209,13 @@ impl LaneTask {
                 () = self.orders.leave.cancelled() => return None,
                 came = subscription.next() => came,
             };
-            if let Err(lost) = self.take(came, (hold, &subscription.tenure)).await {
+            if let Err(lost) = self.take(came, &subscription.claim(hold)).await {
                 return Some(lost);
             }
         }
     }
 
-    async fn take(&self, came: Came, claim: (&Arc<Hold>, &Tenure)) -> Result<(), String> {
+    async fn take(&self, came: Came, claim: &Claim<'_>) -> Result<(), String> {
         match came {
             Came::Dropped(acker) => give_back(&acker).await,
             Came::Delivery(delivery, priority) => match *delivery {
@@ -217,12 +228,7 @@ impl LaneTask {
         Ok(())
     }
 
-    async fn hand_on(
-        &self,
-        mut delivery: Delivery,
-        priority: Priority,
-        (hold, tenure): (&Arc<Hold>, &Tenure),
-    ) {
+    async fn hand_on(&self, mut delivery: Delivery, priority: Priority, claim: &Claim<'_>) {
         let original = Original::take(&mut delivery);
         let earlier = headers::earlier_deliveries(&original.properties, delivery.redelivered);
         let way = (&self.number, priority);
@@ -234,14 +240,15 @@ impl LaneTask {
         let lane = Some((self.number.clone(), priority));
         let (history, waited_for) = (travel.history.clone(), travel.waited_for);
         let message = Message { original, travel, lane };
-        let (acker, desk) = (delivery.acker.clone(), Arc::clone(&self.desk));
-        let receipt = RabbitReceipt::new(acker, Arc::clone(hold), message, desk);
+        let unacknowledged = Unacknowledged::new(claim.channel, &delivery);
+        let (hold, desk) = (Arc::clone(claim.hold), Arc::clone(&self.desk));
+        let receipt = RabbitReceipt::new(unacknowledged, hold, message, desk);
         self.traffic.delivered();
         // Nobody takes jobs any more: dropped, it goes back.
         let Ok(place) = self.out.reserve().await else { return };
         let lane = Some(self.number.clone());
         let token = self.desk.metrics.received(lane.as_ref(), priority);
-        let tenure = tenure.clone();
+        let tenure = claim.tenure.clone();
         place.send(Incoming {
             lane,
             job,
@@ -265,7 +272,7 @@ impl LaneTask {
         let until = clock::monotonic() + QUIET_AT_MOST;
         while clock::monotonic() < until {
             let Ok(came) = tokio::time::timeout(QUIET, subscription.next()).await else { break };
-            if self.take(came, (&hold, &subscription.tenure)).await.is_err() {
+            if self.take(came, &subscription.claim(&hold)).await.is_err() {
                 // What has not begun must not go round as a second copy.
                 hold.end();
                 break;
@@ -273,6 +280,7 @@ impl LaneTask {
         }
         subscription.over.cancel();
         let Subscription { channel, urgent, normal, tenure, .. } = &mut subscription;
+        let claim = Claim { hold: &hold, channel, tenure };
         for consumer in [&*urgent, &*normal] {
             let cancelled =
                 channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
@@ -282,7 +290,7 @@ impl LaneTask {
         }
         for (consumer, priority) in [(urgent, Priority::Urgent), (normal, Priority::Normal)] {
             while let Some(Ok(delivery)) = consumer.next().await {
-                self.hand_on(delivery, priority, (&hold, tenure)).await;
+                self.hand_on(delivery, priority, &claim).await;
             }
         }
         hold.let_go(true);

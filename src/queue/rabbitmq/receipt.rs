@@ -13,9 +13,10 @@ use crate::metrics::{Acknowledged, Metrics, PublishKind};
 use crate::policy::{self, Reschedule, Settlement, Why};
 use crate::queue::{Receipt, SettleError};
 use crate::wire::{Event, NumberId, Priority, ResultEvent, Status};
-use lapin::Acker;
+use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
-use lapin::types::ShortString;
+use lapin::types::{DeliveryTag, ShortString};
+use lapin::{Acker, Channel};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::sync::{mpsc, watch};
@@ -93,11 +94,35 @@ impl Hold {
     }
 }
 
+/// A delivery that the broker still counts as unacknowledged, with the channel that it came by.
+#[derive(Debug)]
+pub(super) struct Unacknowledged {
+    channel: Arc<Channel>,
+    tag: DeliveryTag,
+    acker: Acker,
+}
+
+impl Unacknowledged {
+    pub(super) fn new(channel: &Arc<Channel>, delivery: &Delivery) -> Unacknowledged {
+        let (tag, acker) = (delivery.delivery_tag, delivery.acker.clone());
+        Unacknowledged { channel: Arc::clone(channel), tag, acker }
+    }
+
+    /// Returns when it is written; false where its channel has ended. By the channel: lapin 4.12.3 hands
+    /// what an `Acker` acknowledges to a task of its own, which spawns another one for it.
+    async fn acknowledge(self) -> lapin::Result<bool> {
+        if !self.acker.usable() {
+            return Ok(false);
+        }
+        self.channel.basic_ack(self.tag, BasicAckOptions::default()).await.map(|()| true)
+    }
+}
+
 /// The right to settle one delivery of a job.
 #[derive(Debug)]
 pub struct RabbitReceipt {
     /// None once it is settled, or is no longer to be.
-    acker: Option<Acker>,
+    unacknowledged: Option<Unacknowledged>,
     hold: Arc<Hold>,
     /// Boxed, since a receipt is moved from hand to hand.
     message: Box<Message>,
@@ -115,7 +140,8 @@ pub(super) struct Message {
 
 impl Receipt for RabbitReceipt {
     fn is_ours(&self) -> bool {
-        self.hold.stands() && self.acker.as_ref().is_some_and(Acker::usable)
+        let is_usable = |delivery: &Unacknowledged| delivery.acker.usable();
+        self.hold.stands() && self.unacknowledged.as_ref().is_some_and(is_usable)
     }
 
     async fn settle(self, settlement: &Settlement) -> Result<(), SettleError> {
@@ -127,19 +153,24 @@ impl Receipt for RabbitReceipt {
 impl Drop for RabbitReceipt {
     /// Unsettled: the lane gives it back, so that it comes again.
     fn drop(&mut self) {
-        if let Some(acker) = self.acker.take()
+        if let Some(delivery) = self.unacknowledged.take()
             && self.hold.stands()
         {
             // Full or closed only when the subscription is gone, and with it the delivery.
-            let _gone = self.hold.dropped.try_send(acker);
+            let _gone = self.hold.dropped.try_send(delivery.acker);
         }
     }
 }
 
 impl RabbitReceipt {
-    /// `acker` is the delivery's.
-    pub(super) fn new(acker: Acker, hold: Arc<Hold>, message: Message, desk: Arc<Desk>) -> Self {
-        RabbitReceipt { acker: Some(acker), hold, message: Box::new(message), desk }
+    pub(super) fn new(
+        unacknowledged: Unacknowledged,
+        hold: Arc<Hold>,
+        message: Message,
+        desk: Arc<Desk>,
+    ) -> Self {
+        let unacknowledged = Some(unacknowledged);
+        RabbitReceipt { unacknowledged, hold, message: Box::new(message), desk }
     }
 
     /// The hold that it is under.
@@ -279,7 +310,7 @@ impl RabbitReceipt {
     async fn let_go_after(mut self, recorded: Result<(), SettleError>) -> Result<(), SettleError> {
         if let Err(error @ SettleError::Lost(_)) = &recorded {
             self.desk.metrics.acknowledged(Acknowledged::Lost);
-            self.acker = None;
+            self.unacknowledged = None;
             return Err(error.clone());
         }
         recorded?;
@@ -289,11 +320,10 @@ impl RabbitReceipt {
 
     async fn acknowledge(&mut self) -> Result<(), SettleError> {
         self.hold.wait_to_let_go().await;
-        let Some(acker) = self.acker.take() else { return Ok(()) };
+        let Some(delivery) = self.unacknowledged.take() else { return Ok(()) };
         // True only means written: where the subscription ended first, the broker does not heed it.
         // lapin 4.12.3 never answers one that meets the end of its connection.
-        let acknowledging = acker.ack(BasicAckOptions::default());
-        let acknowledged = self.hold.over.run_until_cancelled(acknowledging).await;
+        let acknowledged = self.hold.over.run_until_cancelled(delivery.acknowledge()).await;
         crash::point(Stage::Acknowledged);
         let ours = self.hold.stands();
         let (outcome, settled) = match acknowledged {

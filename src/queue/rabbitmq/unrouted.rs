@@ -15,7 +15,7 @@ use super::inbox::{LaneRequest, NoLane};
 use super::lane::give_back;
 use super::publisher::{Outgoing, PublishError};
 use super::reason::explain;
-use super::receipt::{Desk, Hold, Message, RabbitReceipt};
+use super::receipt::{Desk, Hold, Message, RabbitReceipt, Unacknowledged};
 use super::suspect::decode_carefully;
 use super::topology::{Step, read_lane_key};
 use crate::clock;
@@ -108,8 +108,8 @@ impl Unrouted {
         None
     }
 
-    async fn subscribe(&self, connection: &Connection) -> lapin::Result<(Channel, Consumer)> {
-        let channel = connection.create_channel().await?;
+    async fn subscribe(&self, connection: &Connection) -> lapin::Result<(Arc<Channel>, Consumer)> {
+        let channel = Arc::new(connection.create_channel().await?);
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let queue = self.desk.names.unrouted();
         let options = BasicConsumeOptions::default();
@@ -123,7 +123,7 @@ impl Office {
     /// One subscription. Returns why it was lost; none when told to stop.
     async fn session(
         self: &Arc<Self>,
-        channel: &Channel,
+        channel: &Arc<Channel>,
         mut consumer: Consumer,
         stop: &CancellationToken,
     ) -> Option<String> {
@@ -139,7 +139,8 @@ impl Office {
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => {
                         let place = order.join(delivery.routing_key.as_str());
-                        jobs.spawn(Arc::clone(self).handle(delivery, Arc::clone(&hold), place));
+                        let held = (Unacknowledged::new(channel, &delivery), Arc::clone(&hold));
+                        jobs.spawn(Arc::clone(self).handle(delivery, held, place));
                     }
                     Some(Err(error)) => break Some(explain(&error)),
                     None => break Some("the broker cancelled the subscription".into()),
@@ -155,7 +156,12 @@ impl Office {
         lost
     }
 
-    async fn handle(self: Arc<Self>, mut delivery: Delivery, hold: Arc<Hold>, place: Place) {
+    async fn handle(
+        self: Arc<Self>,
+        mut delivery: Delivery,
+        (unacknowledged, hold): (Unacknowledged, Arc<Hold>),
+        place: Place,
+    ) {
         let Unrouted { desk, astray, .. } = &self.unrouted;
         let is_astray = desk.names.is_wait(delivery.exchange.as_str());
         let original = Original::take(&mut delivery);
@@ -176,7 +182,7 @@ impl Office {
             None => Err(unreadable_key(&original)),
         };
         let message = Message { original, travel, lane };
-        let receipt = RabbitReceipt::new(delivery.acker, hold, message, Arc::clone(desk));
+        let receipt = RabbitReceipt::new(unacknowledged, hold, message, Arc::clone(desk));
         let number = self.known(receipt.number());
         let token = desk.metrics.received(number.as_ref(), receipt.priority());
         let token = VoidIfDropped(Some(token));
