@@ -25,6 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Places among the jobs in hand that the reader takes at once, where there are many. One at a time it would
+/// be woken for each job that ends.
+const PLACES_AT_ONCE: usize = 64;
+
 /// Called with each result once it is safely written.
 pub type OnResult = Arc<dyn Fn(&ResultEvent) + Send + Sync>;
 
@@ -66,6 +70,8 @@ struct Shared {
     counts: Counts,
     /// Jobs held at once, those that wait for their time included.
     held: Arc<Semaphore>,
+    /// Of those, as many as the reader takes at once.
+    places_at_once: u32,
     stop: CancellationToken,
     /// The tasks that bring waiting jobs back.
     waits: TaskTracker,
@@ -89,6 +95,7 @@ impl FileQueue {
             on_result,
             counts: Counts::default(),
             held: Arc::new(Semaphore::new(max_held)),
+            places_at_once: places_at_once(max_held),
             stop,
             waits: TaskTracker::new(),
         });
@@ -145,6 +152,7 @@ impl FileRun {
 impl Shared {
     fn read(self: Arc<Self>, jobs: impl BufRead, out: &mpsc::WeakSender<Incoming<FileReceipt>>) {
         let mut met: HashSet<(u64, u64)> = HashSet::new();
+        let mut places = None;
         for line in Lines::new(jobs) {
             let (number, body) = match line {
                 Ok(line) => line,
@@ -156,7 +164,7 @@ impl Shared {
             };
             self.counts.lines.fetch_add(1, Relaxed);
             let Some(job) = self.worth_doing(&body, &mut met) else { continue };
-            if self.hand_over(number, body, job, out).is_none() {
+            if self.hand_over(number, body, job, &mut places, out).is_none() {
                 self.counts.unfinished.fetch_add(1, Relaxed);
                 return;
             }
@@ -205,6 +213,7 @@ impl Shared {
         line: u64,
         body: Bytes,
         job: Result<SendJob, InvalidJob>,
+        places: &mut Option<OwnedSemaphorePermit>,
         out: &mpsc::WeakSender<Incoming<FileReceipt>>,
     ) -> Option<()> {
         let out = out.upgrade()?;
@@ -212,7 +221,7 @@ impl Shared {
             let held = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,
-                held = Arc::clone(&self.held).acquire_owned() => held.ok()?,
+                held = self.held_place(places) => held?,
             };
             Some((held, out.reserve().await.ok()?))
         })?;
@@ -221,6 +230,23 @@ impl Shared {
         place.send(receipt.incoming(job, History::fresh(clock::wall()), None));
         Some(())
     }
+
+    /// One place among the jobs in hand: of those taken before, or of as many again.
+    async fn held_place(
+        &self,
+        taken: &mut Option<OwnedSemaphorePermit>,
+    ) -> Option<OwnedSemaphorePermit> {
+        if let Some(place) = taken.as_mut().and_then(|taken| taken.split(1)) {
+            return Some(place);
+        }
+        let more = Arc::clone(&self.held).acquire_many_owned(self.places_at_once).await.ok()?;
+        taken.insert(more).split(1)
+    }
+}
+
+/// What the reader has taken and not used is in nobody's hand, so it is an eighth of them at most.
+fn places_at_once(max_held: usize) -> u32 {
+    u32::try_from((max_held / 8).clamp(1, PLACES_AT_ONCE)).unwrap_or(1)
 }
 
 fn hash(value: &impl Hash) -> u64 {
