@@ -175,7 +175,7 @@ impl Requests {
                 name: "in_flight",
                 help: "Requests under way.",
                 tells: "About rate times `send_seconds`. At `in_flight_limit` jobs wait for a free call, \
-                        whatever their number may do.",
+                        whatever their number may do; so they do below it while results are not confirmed.",
             })?,
             in_flight_limit: new.gauge(About {
                 name: "in_flight_limit",

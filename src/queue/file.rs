@@ -269,7 +269,11 @@ impl Receipt for FileReceipt {
         true
     }
 
-    async fn settle(self, settlement: &Settlement) -> Result<(), SettleError> {
+    async fn settle(
+        self,
+        settlement: &Settlement,
+        _until_safe: impl Send,
+    ) -> Result<(), SettleError> {
         match settlement {
             Settlement::Finish(event) => self.finish(event),
             Settlement::DeadLetter { event, class, reason, .. } => {

@@ -73,10 +73,12 @@ pub trait Receipt: Send + Sync + 'static {
     fn is_ours(&self) -> bool;
 
     /// Records what follows, waits until it is safe (confirmed, flushed), and only then lets go of
-    /// the delivery. An error means that the job is still the queue's and will be delivered again.
+    /// the delivery. `until_safe` is dropped in between. An error means that the job is still the
+    /// queue's and will be delivered again.
     fn settle(
         self,
         settlement: &Settlement,
+        until_safe: impl Send,
     ) -> impl std::future::Future<Output = Result<(), SettleError>> + Send;
 }
 

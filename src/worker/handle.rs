@@ -1,7 +1,7 @@
 //! One job's way, from arrival to what follows. Read this first. It awaits the ledger, the gates and
 //! the service, and decides nothing itself: the decisions are `policy`'s.
 
-use super::lanes::{Lane, Turn, sleep_until};
+use super::lanes::{Call, Lane, Turn, sleep_until};
 use super::limits;
 use super::order::Place;
 use super::templates::Use;
@@ -37,6 +37,16 @@ const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 /// A job that was delivered more often than this may be what ends the worker.
 const SUSPECT_AFTER: u32 = 3;
 
+/// What is held for a job until it is settled.
+#[derive(Debug, Default)]
+pub(super) struct InHand {
+    /// The ledger's view of it.
+    pub(super) delivery: Option<Delivery>,
+    /// Once it was sent: its place among the calls, until what came of it is safe. While results cannot be
+    /// recorded, no more is sent than can be told of.
+    pub(super) call: Option<Call>,
+}
+
 /// What a job needs to be sent now.
 struct Ready {
     history: History,
@@ -59,15 +69,15 @@ impl Stopped {
 }
 
 impl Hall {
-    /// What follows for this job; none when it is no longer ours. `delivery` becomes the ledger's view
-    /// of it, `track` tells operators what it is at.
+    /// What follows for this job; none when it is no longer ours. What is held for it is put in hand,
+    /// `track` tells operators what it is at.
     pub(super) async fn handle<R: Receipt>(
         &self,
         incoming: &Incoming<R>,
         lane: &Lane,
         place: &mut Place,
         track: &Track,
-        delivery: &mut Option<Delivery>,
+        InHand { delivery, call }: &mut InHand,
     ) -> Option<Settlement> {
         // Read.
         let job = match &incoming.job {
@@ -113,7 +123,7 @@ impl Hall {
         // Send.
         track.is_at(At::Call);
         // Boxed: thousands of jobs wait for their turn, and none holds room for its call meanwhile.
-        let mut sending = Box::pin(self.send(job, turn, template));
+        let mut sending = Box::pin(self.send(job, turn, template, call));
         let answer = match tokio::time::timeout(SLOW_CALL, &mut sending).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -316,7 +326,13 @@ impl Hall {
         Ok(())
     }
 
-    async fn send(&self, job: &SendJob, turn: Turn, template: Use) -> Answer {
+    async fn send(
+        &self,
+        job: &SendJob,
+        turn: Turn,
+        template: Use,
+        call: &mut Option<Call>,
+    ) -> Answer {
         let expects_id = matches!(job.message.kind(), Kind::Message(_));
         let request = job.message.to_request(&job.id);
         self.metrics.send_started();
@@ -330,7 +346,7 @@ impl Hall {
         }
         self.heed_recipient(job, &mut answer);
         template.ended(job, &answer, started);
-        turn.ended(&answer);
+        *call = Some(turn.ended(&answer));
         answer
     }
 

@@ -36,14 +36,21 @@ pub(super) struct Turn {
 }
 
 /// Of the number's calls, and of the process's.
-type Calls = [OwnedSemaphorePermit; 2];
+type Calls = (OwnedSemaphorePermit, Call);
+
+/// A place among the process's calls. Dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Call {
+    _permit: OwnedSemaphorePermit,
+}
 
 impl Turn {
-    /// What came of the request.
-    pub(super) fn ended(self, answer: &Answer) {
+    /// What came of the request. The place among the process's calls is still taken.
+    pub(super) fn ended(self, answer: &Answer) -> Call {
         self.of_account.ended(answer);
         self.of_number.ended(answer);
-        drop(self.calls);
+        let (_of_the_number, of_the_process) = self.calls;
+        of_the_process
     }
 }
 
@@ -90,7 +97,7 @@ pub(super) struct Lane {
 /// What all lanes of a process share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Calls in flight of the whole process.
+    /// Calls of the whole process, in flight or with an answer that is not safe yet.
     pub(super) calls: Arc<Semaphore>,
     /// The account's pace and its brake.
     pub(super) account: Arc<Account>,
@@ -220,10 +227,10 @@ impl Lane {
         loop {
             sleep_until(moment).await;
             let of_the_number = Arc::clone(&self.calls).acquire_owned().await.ok()?;
-            let of_the_process = Arc::clone(calls).acquire_owned().await.ok()?;
+            let of_the_process = Call { _permit: Arc::clone(calls).acquire_owned().await.ok()? };
             let waited = clock::monotonic().saturating_duration_since(moment);
             if waited <= MOMENT_LASTS || !account.is_paced() {
-                return Some([of_the_number, of_the_process]);
+                return Some((of_the_number, of_the_process));
             }
             moment = account.reserve();
         }

@@ -34,7 +34,7 @@ pub use views::{LaneView, LaneViews};
 use crate::chakra::Client;
 use crate::clock;
 use crate::crash::{self, Stage};
-use crate::ledger::{Delivery, Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError};
 use crate::limiter::{Rate, Rates, RecipientLimit, Recipients};
 use crate::metrics::Metrics;
 use crate::policy::{self, DoubtPolicy, Failure, Outcome, RetryPolicy, Settlement};
@@ -43,6 +43,7 @@ use crate::wire::{Class, NumberId, Recipient, ResultEvent, SendJob};
 use account::Account;
 use awaited::Awaited;
 use futures_util::FutureExt;
+use handle::InHand;
 use lanes::{Lane, Shared};
 use live::Live;
 use looking::Looking;
@@ -82,7 +83,7 @@ pub struct WorkerSettings {
     pub doubt: DoubtPolicy,
     /// The pace of looks at chats.
     pub looks: Rate,
-    /// Calls at once; one number has at most half of them.
+    /// Calls at once, until what came of each is safe; one number has at most half of them.
     pub max_in_flight: usize,
     /// Lanes at once.
     pub max_lanes: usize,
@@ -287,16 +288,16 @@ impl Hall {
         mut place: Place,
         track: &Track,
     ) {
-        let mut delivery = None;
-        let handled = self.handle(&incoming, lane, &mut place, track, &mut delivery);
+        let mut in_hand = InHand::default();
+        let handled = self.handle(&incoming, lane, &mut place, track, &mut in_hand);
         let settlement = match AssertUnwindSafe(handled).catch_unwind().await {
             Ok(settlement) => settlement,
             Err(_) => Some(panicked(&incoming)),
         };
         // Boxed: thousands of jobs wait for their turn, and none holds room for its end meanwhile.
         track.is_at(At::Settlement);
-        Box::pin(self.settle(incoming, delivery.as_ref(), Some(track), settlement)).await;
-        drop((delivery, place));
+        Box::pin(self.settle(incoming, in_hand, Some(track), settlement)).await;
+        drop(place);
     }
 
     /// Ends a job that has no lane: it is no lawful job, or there are too many lanes.
@@ -310,14 +311,14 @@ impl Hall {
                 policy::turned_away(job, &incoming.history, &failure, now)
             }
         };
-        self.settle(incoming, None, None, Some(settlement)).await;
+        self.settle(incoming, InHand::default(), None, Some(settlement)).await;
     }
 
     /// The ledger first, then the queue: a job that comes again finds its outcome.
     async fn settle<R: Receipt>(
         &self,
         incoming: Incoming<R>,
-        delivery: Option<&Delivery>,
+        InHand { delivery, call }: InHand,
         track: Option<&Track>,
         settlement: Option<Settlement>,
     ) {
@@ -330,21 +331,21 @@ impl Hall {
         {
             lock(&self.awaited).forget(job);
         }
-        if let (Some(delivery), Ok(job)) = (delivery, &incoming.job) {
+        if let (Some(delivery), Ok(job)) = (&delivery, &incoming.job) {
             if let Some(outcome) = &outcome {
                 self.noted(job, delivery.finish(outcome, clock::wall()).await);
             }
             self.metrics.doubt_jobs(self.ledger.doubts());
         }
         crash::point(Stage::Recorded);
-        let settled = incoming.receipt.settle(&settlement).await;
+        let settled = incoming.receipt.settle(&settlement, call).await;
         incoming.token.leave(match &settled {
             Ok(()) => (&settlement).into(),
             Err(error) => error.into(),
         });
         match settled {
             Ok(()) => {
-                match (delivery, &settlement) {
+                match (&delivery, &settlement) {
                     (Some(delivery), Settlement::Reschedule(_)) => delivery.put_off(),
                     (Some(delivery), _) if outcome.is_none() => delivery.forget(),
                     (Some(_) | None, _) => {}

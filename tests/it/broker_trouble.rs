@@ -2,6 +2,7 @@
 
 use crate::support::broker::Broker;
 use crate::support::cutter::Cutter;
+use crate::support::load::full_queue;
 use crate::support::pipeline::{Pipeline, Plan};
 use crate::support::world::{NUMBER, paced, text};
 use chakra_sender::clock;
@@ -9,6 +10,8 @@ use chakra_sender::queue::rabbitmq::BrokerState;
 use chakra_sender::queue::rabbitmq::topology::Step;
 use chakra_sender::sandbox::{Latency, Record};
 use chakra_sender::worker::WorkerSettings;
+use lapin::options::{QueueBindOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use std::time::Duration;
 use tokio::task::{JoinSet, block_in_place};
@@ -54,6 +57,33 @@ async fn while_the_broker_takes_nothing_no_request_starts_and_then_all_jobs_fini
 
 fn memory_watermark(story: &Pipeline, share: &str) {
     story.broker().node().ctl(&["set_vm_memory_high_watermark", share]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_sent_than_can_be_told_of_while_results_are_refused() {
+    const JOBS: usize = 60;
+    const CALLS: usize = 10;
+    let plan = Plan::on(Broker::shared()).worker(|worker| {
+        worker.rates = paced(500.0);
+        worker.max_in_flight = CALLS;
+    });
+    let mut story = plan.start().await;
+    // It has room for one result; from then on the broker refuses each.
+    let full = full_queue(story.broker()).await.reply_to().clone().unwrap();
+    let results = story.broker().names().results();
+    let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+    let channel = &story.producer.channel;
+    let bound = channel.queue_bind(full.clone(), results.into(), "#".into(), options, none);
+    bound.await.unwrap();
+    story.enqueue(NUMBER, &jobs(JOBS)).await;
+    let most = CALLS as u64 + 1;
+    story.recorded("too few are sent", |record| record.count_requests() == most).await;
+    let record = story.record();
+    assert!(never(&record, |record| record.count_requests() > most).await);
+    channel.queue_delete(full, QueueDeleteOptions::default()).await.unwrap();
+    story.results(JOBS).await;
+    story.drain().await;
+    assert_eq!(record.count_requests(), JOBS as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -171,9 +171,9 @@ async fn what_the_broker_took_back_after_its_patience_is_void_and_comes_again() 
     let again = story.next().await;
     assert!(id(&again) == "order-1" && again.earlier > 0 && again.receipt.is_ours());
     // Too late to acknowledge, but an outcome is told all the same.
-    assert!(matches!(held.receipt.settle(&outcome).await, Err(SettleError::Lost(_))));
+    assert!(matches!(held.receipt.settle(&outcome, ()).await, Err(SettleError::Lost(_))));
     assert_eq!(story.result().await.0["id"], "order-1");
-    again.receipt.settle(&outcome).await.unwrap();
+    again.receipt.settle(&outcome, ()).await.unwrap();
     reach(&story.queue, |state| *state == BrokerState::Up).await;
     assert!(!state.has_changed().unwrap(), "the connection was lost, not the channel");
 }

@@ -42,7 +42,7 @@ async fn a_number_that_is_held_for_long_waits_in_the_broker_and_comes_when_it_is
     holds.hold(&number(NUMBER), clock::monotonic() + LONG);
     lane_goes(&held).await;
     let back = policy::given_back(&held.history);
-    held.receipt.settle(&back).await.unwrap();
+    held.receipt.settle(&back, ()).await.unwrap();
     story.publish(NUMBER, &job("later"), plain()).await;
     // The one that was held is back after its second in the wait queue.
     lane_has(&story, 2, 0).await;
@@ -78,7 +78,7 @@ async fn what_is_under_way_when_a_lane_goes_is_settled_and_does_not_come_again()
     // The lane is consumed anew before the call has ended.
     holds.release(&number(NUMBER));
     let settlement = accepted(&under_way);
-    under_way.receipt.settle(&settlement).await.unwrap();
+    under_way.receipt.settle(&settlement, ()).await.unwrap();
     assert_eq!(story.result().await.0["id"], "under-way");
     story.publish(NUMBER, &job("next"), plain()).await;
     assert_eq!(id(&story.next().await), "next");

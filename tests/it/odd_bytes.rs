@@ -65,7 +65,7 @@ async fn binary_properties_and_header_names_harm_no_neighbour() {
     for incoming in all {
         let settlement = accepted(&incoming);
         let expected = id(&incoming).to_owned();
-        incoming.receipt.settle(&settlement).await.unwrap();
+        incoming.receipt.settle(&settlement, ()).await.unwrap();
         let (event, _) = odd.story.result().await;
         assert_eq!((&event["id"], &event["status"]), (&json!(expected), &json!("accepted")));
     }
@@ -81,7 +81,7 @@ async fn what_is_carried_on_shows_where_bytes_were_replaced_and_keeps_the_rest()
     let job = incoming.job.as_ref().unwrap();
     let failure = Failure::new(Class::Ambiguous, "it may have been sent");
     let end = policy::turned_away(job, &incoming.history, &failure, clock::wall());
-    incoming.receipt.settle(&end).await.unwrap();
+    incoming.receipt.settle(&end, ()).await.unwrap();
 
     let dead = odd.story.client.take(&odd.story.broker.names().dead_letters()).await;
     let properties = &dead.properties;
@@ -137,7 +137,7 @@ async fn a_header_nested_as_deep_as_a_frame_allows_harms_no_neighbour() {
     let failure = Failure::new(Class::Ambiguous, "it may have been sent");
     let end =
         policy::turned_away(deep.job.as_ref().unwrap(), &deep.history, &failure, clock::wall());
-    deep.receipt.settle(&end).await.unwrap();
+    deep.receipt.settle(&end, ()).await.unwrap();
     let dead = odd.story.client.take(&odd.story.broker.names().dead_letters()).await;
     assert_eq!(header(&dead, "x-plain").unwrap(), "yes");
 }

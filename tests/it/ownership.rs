@@ -79,7 +79,7 @@ async fn work_off_of(worker: &mut Worker, count: usize, earlier: u32) -> BTreeSe
         assert!(incoming.earlier <= earlier, "{} came a second time", id(&incoming));
         numbers.insert(incoming.lane.as_ref().unwrap().to_string());
         let settlement = accepted(&incoming);
-        incoming.receipt.settle(&settlement).await.unwrap();
+        incoming.receipt.settle(&settlement, ()).await.unwrap();
     }
     numbers
 }
@@ -129,7 +129,7 @@ async fn what_has_not_begun_goes_to_the_new_owner_unchanged() {
                 policy::given_back(&incoming.history)
             }
         };
-        incoming.receipt.settle(&settlement).await.unwrap();
+        incoming.receipt.settle(&settlement, ()).await.unwrap();
     }
     assert_eq!(moved.len(), 3);
     assert_eq!(work_off(&mut other, 3).await, moved);
@@ -187,7 +187,7 @@ async fn send_when_settled(mut worker: Worker, seen: mpsc::Sender<NumberId>) {
             None => policy::given_back(&incoming.history),
         };
         let number = incoming.lane.clone().unwrap();
-        incoming.receipt.settle(&settlement).await.unwrap();
+        incoming.receipt.settle(&settlement, ()).await.unwrap();
         if settled.is_some() {
             seen.send(number).await.unwrap();
         }

@@ -243,7 +243,7 @@ async fn jobs_that_waited_for_their_lane_come_in_their_order() {
         let incoming = story.next().await;
         assert_eq!(id(&incoming), format!("job-{n}"));
         let settlement = accepted(&incoming);
-        incoming.receipt.settle(&settlement).await.unwrap();
+        incoming.receipt.settle(&settlement, ()).await.unwrap();
     }
 }
 

@@ -27,7 +27,7 @@ async fn a_job_arrives_and_its_result_is_there_before_it_is_let_go() {
     assert_eq!((id(&incoming), incoming.priority), ("order-1", Priority::Normal));
     assert!(incoming.earlier == 0 && incoming.waited_for.is_none() && incoming.receipt.is_ours());
     let settlement = accepted(&incoming);
-    incoming.receipt.settle(&settlement).await.unwrap();
+    incoming.receipt.settle(&settlement, ()).await.unwrap();
     let (event, delivery) = story.result().await;
     assert_eq!(event["status"], "accepted");
     assert_eq!(event["enqueued_at"], "2027-01-15T08:00:00.000Z");
@@ -51,7 +51,7 @@ async fn a_number_without_a_lane_gets_one_which_outlives_the_worker() {
     assert_eq!(incoming.lane, Some(number("555")));
     assert_eq!((id(&incoming), incoming.priority), ("order-1", Priority::Urgent));
     let settlement = accepted(&incoming);
-    incoming.receipt.settle(&settlement).await.unwrap();
+    incoming.receipt.settle(&settlement, ()).await.unwrap();
     story.queue.close().await;
 
     // No plugin to ask, no number given: the record alone names the lane.
@@ -137,7 +137,7 @@ async fn a_retry_waits_outside_and_returns_before_the_others_with_its_past_and_i
     let first = story.next().await;
     let settlement = unavailable(&first);
     let sent_back = clock::monotonic();
-    first.receipt.settle(&settlement).await.unwrap();
+    first.receipt.settle(&settlement, ()).await.unwrap();
     let second = story.next().await;
     let waited = sent_back.elapsed();
     assert!(waited >= Duration::from_millis(900) && waited < Duration::from_secs(3), "{waited:?}");
@@ -154,7 +154,7 @@ async fn a_retry_waits_outside_and_returns_before_the_others_with_its_past_and_i
     let job = second.job.as_ref().unwrap();
     let failure = Failure::new(Class::Ambiguous, "it may have been sent");
     let end = policy::turned_away(job, &second.history, &failure, clock::wall());
-    second.receipt.settle(&end).await.unwrap();
+    second.receipt.settle(&end, ()).await.unwrap();
     let dead = story.client.take(&story.broker.names().dead_letters()).await;
     assert_eq!(dead.data, body);
     assert_eq!(header(&dead, "x-reason").unwrap(), "it may have been sent");
@@ -175,7 +175,7 @@ async fn a_job_that_is_given_back_returns_by_its_own_queue() {
     story.publish(NUMBER, &job("order-1"), plain()).await;
     let first = story.next().await;
     let back = policy::given_back(&first.history);
-    first.receipt.settle(&back).await.unwrap();
+    first.receipt.settle(&back, ()).await.unwrap();
     let second = story.next().await;
     assert_eq!((second.priority, second.waited_for), (Priority::Normal, Some(Why::HandedBack)));
     assert_eq!(second.history.attempts, 0);
@@ -213,7 +213,7 @@ async fn a_job_that_the_broker_expired_returns_to_its_lane_and_is_over_there() {
     let _died = story.client.take(&watched).await;
     // Its lane knows whether it was begun; while that is full, it waits.
     let back = policy::given_back(&held.history);
-    held.receipt.settle(&back).await.unwrap();
+    held.receipt.settle(&back, ()).await.unwrap();
     let mut over = story.next().await;
     while id(&over) != "order-2" {
         over = story.next().await;
@@ -231,7 +231,7 @@ async fn an_expiration_counts_as_the_jobs_own_end_and_survives_a_wait() {
     let end = first.job.as_ref().unwrap().expires_at.unwrap();
     assert_eq!(end.to_string(), "2096-10-02T08:06:40Z");
     let back = policy::given_back(&first.history);
-    first.receipt.settle(&back).await.unwrap();
+    first.receipt.settle(&back, ()).await.unwrap();
     assert_eq!(story.next().await.job.unwrap().expires_at, Some(end));
 }
 
@@ -266,7 +266,7 @@ async fn an_answer_goes_to_the_queue_that_the_producer_named() {
     story.publish(NUMBER, &job("order-1"), asking(&answers)).await;
     let incoming = story.next().await;
     let settlement = accepted(&incoming);
-    incoming.receipt.settle(&settlement).await.unwrap();
+    incoming.receipt.settle(&settlement, ()).await.unwrap();
     let answer = story.client.take(&answers).await;
     assert_eq!(answer.properties.correlation_id().as_ref().unwrap().as_str(), "c-1");
     assert_eq!(answer.data, story.result().await.1.data);
@@ -275,7 +275,7 @@ async fn an_answer_goes_to_the_queue_that_the_producer_named() {
         story.publish(NUMBER, &job(nowhere), asking(nowhere)).await;
         let incoming = story.next().await;
         let settlement = accepted(&incoming);
-        incoming.receipt.settle(&settlement).await.unwrap();
+        incoming.receipt.settle(&settlement, ()).await.unwrap();
         assert_eq!(story.result().await.0["status"], "accepted");
     }
 }
@@ -289,7 +289,7 @@ async fn what_cannot_be_read_is_told_and_kept_and_harms_no_neighbour() {
     let invalid = wrong.job.as_ref().unwrap_err();
     assert!(invalid.reason.contains("999") && invalid.reason.contains("1027"), "{invalid}");
     let settlement = policy::unreadable(invalid, &wrong.history, clock::wall());
-    wrong.receipt.settle(&settlement).await.unwrap();
+    wrong.receipt.settle(&settlement, ()).await.unwrap();
     assert_eq!(story.result().await.1.routing_key.as_str(), "result.failed.999");
     // By no lane: a key that is none.
     story.publish("orders", &job("order-2"), plain()).await;
@@ -341,6 +341,6 @@ async fn a_message_that_was_delivered_too_often_is_marked_and_one_that_ends_the_
             history: History { due: Some(Timestamp::MAX), ..incoming.history.clone() },
             why: Why::Hold,
         });
-        incoming.receipt.settle(&over).await.unwrap();
+        incoming.receipt.settle(&over, ()).await.unwrap();
     }
 }

@@ -76,9 +76,9 @@ async fn after_a_cut_line_it_consumes_again_and_what_was_held_is_void() {
     reach(&story.queue, |state| matches!(state, BrokerState::Connecting(_))).await;
     until(|| !held.receipt.is_ours() && !finished.receipt.is_ours()).await;
     // No second copy of a job that somebody else has now.
-    assert!(matches!(held.receipt.settle(&back).await, Err(SettleError::Lost(_))));
+    assert!(matches!(held.receipt.settle(&back, ()).await, Err(SettleError::Lost(_))));
     // An outcome is recorded once the line is back, though the job itself comes again.
-    let (settled, ()) = tokio::join!(finished.receipt.settle(&outcome), async { line.mend() });
+    let (settled, ()) = tokio::join!(finished.receipt.settle(&outcome, ()), async { line.mend() });
     assert!(matches!(settled, Err(SettleError::Lost(_))));
     assert_eq!(story.result().await.0["id"], "finished");
     let again = [story.next().await, story.next().await];
@@ -138,7 +138,7 @@ async fn while_the_broker_has_an_alarm_no_send_may_start() {
     assert!(*story.queue.may_send().borrow());
     story.broker.node().ctl(&["set_vm_memory_high_watermark", "0.00001"]);
     let settlement = accepted(&incoming);
-    let mut settling = Box::pin(incoming.receipt.settle(&settlement));
+    let mut settling = Box::pin(incoming.receipt.settle(&settlement, ()));
     tokio::select! {
         _ = &mut settling => panic!("settled while the broker takes nothing"),
         _ = reach(&story.queue, |state| matches!(state, BrokerState::Blocked(_))) => {}
@@ -249,7 +249,7 @@ async fn a_job_that_finds_no_wait_queue_comes_back_and_the_queue_is_made_again()
     let channel = &story.client.channel;
     channel.queue_delete(wait.as_str().into(), Default::default()).await.unwrap();
     let back = policy::given_back(&incoming.history);
-    incoming.receipt.settle(&back).await.unwrap();
+    incoming.receipt.settle(&back, ()).await.unwrap();
     let again = story.next().await;
     assert_eq!((id(&again), again.waited_for), ("order-1", Some(Why::HandedBack)));
     // The watcher notices at its next round; what is in hand stays ours.
@@ -279,7 +279,7 @@ async fn a_wait_without_its_binding_gets_it_again() {
         loop {
             let incoming = story.next().await;
             let back = policy::given_back(&incoming.history);
-            incoming.receipt.settle(&back).await.unwrap();
+            incoming.receipt.settle(&back, ()).await.unwrap();
             if story.client.depth(&wait).await > 0 {
                 return;
             }
@@ -313,7 +313,7 @@ async fn a_wait_exchange_of_an_earlier_version_is_used_as_it_is() {
     story.publish(NUMBER, &job("order-1"), plain()).await;
     let incoming = story.next().await;
     let back = policy::given_back(&incoming.history);
-    incoming.receipt.settle(&back).await.unwrap();
+    incoming.receipt.settle(&back, ()).await.unwrap();
     assert_eq!(story.next().await.waited_for, Some(Why::HandedBack));
 }
 
@@ -336,7 +336,7 @@ async fn results_that_vanished_are_declared_again_and_nothing_is_lost() {
     let results = story.broker.names().results();
     story.client.channel.exchange_delete(results.into(), Default::default()).await.unwrap();
     let settlement = accepted(&incoming);
-    incoming.receipt.settle(&settlement).await.unwrap();
+    incoming.receipt.settle(&settlement, ()).await.unwrap();
     assert_eq!(story.result().await.0["status"], "accepted");
 }
 
@@ -353,7 +353,7 @@ async fn a_drain_hands_on_what_has_come_and_settles_it() {
     }
     let settled = hand.into_iter().map(|incoming| async {
         let settlement = accepted(&incoming);
-        incoming.receipt.settle(&settlement).await.unwrap();
+        incoming.receipt.settle(&settlement, ()).await.unwrap();
     });
     let settled = join_all(settled).await.len();
     story.queue.close().await;

@@ -144,8 +144,13 @@ impl Receipt for RabbitReceipt {
         self.hold.stands() && self.unacknowledged.as_ref().is_some_and(is_usable)
     }
 
-    async fn settle(self, settlement: &Settlement) -> Result<(), SettleError> {
+    async fn settle(
+        self,
+        settlement: &Settlement,
+        until_safe: impl Send,
+    ) -> Result<(), SettleError> {
         let recorded = self.record(settlement).await;
+        drop(until_safe);
         self.let_go_after(recorded).await
     }
 }

@@ -221,7 +221,7 @@ impl Office {
             Way::Move => self.move_in(receipt, place).await,
             Way::Later(news) => tokio::join!(put_off(receipt, *news), passed(place)).0,
             Way::Settle(settlement) => {
-                let (settled, ()) = tokio::join!(receipt.settle(settlement), passed(place));
+                let (settled, ()) = tokio::join!(receipt.settle(settlement, ()), passed(place));
                 settled.map(|()| settlement.as_ref().into())
             }
         }
