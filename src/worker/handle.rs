@@ -17,6 +17,7 @@ use crate::policy::{
 };
 use crate::queue::{Incoming, Receipt, Tenure};
 use crate::wire::{Class, Kind, Priority, Scope, SendJob};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -74,7 +75,7 @@ impl Hall {
     pub(super) async fn handle<R: Receipt>(
         &self,
         incoming: &Incoming<R>,
-        lane: &Lane,
+        lane: &Arc<Lane>,
         place: &mut Place,
         track: &Track,
         InHand { delivery, call }: &mut InHand,
@@ -168,7 +169,7 @@ impl Hall {
         &self,
         job: &SendJob,
         incoming: &Incoming<R>,
-        (lane, place): (&Lane, &mut Place),
+        (lane, place): (&Arc<Lane>, &mut Place),
         track: &Track,
         delivery: &mut Option<Delivery>,
     ) -> Result<Ready, Stopped> {
@@ -401,13 +402,15 @@ async fn wait_for_lane<R: Receipt>(
     job: &SendJob,
     incoming: &Incoming<R>,
     history: &History,
-    lane: &Lane,
+    lane: &Arc<Lane>,
     template: &Use,
 ) -> Result<Turn, Stopped> {
     let ready_since = policy::ready_since(job, history, incoming.waited_for);
     let entry = (incoming.priority, ready_since);
     let turn = async {
         tokio::select! {
+            // A free turn first, before anything is made to wait for the other.
+            biased;
             turn = lane.turn(rank(incoming.priority, history), entry) => turn.ok_or(Stopped::Void),
             rest = template.withdrawn(job) => Err(held(job, history, rest)),
         }

@@ -1,5 +1,5 @@
-//! One lane for each number: who goes next, and when. A single task a lane hands out turns, so the
-//! pace of a number is decided in one place. It knows nothing of what is sent.
+//! One lane for each number: who goes next, and when. A single task a lane hands out the turns that are
+//! waited for; one that is free is taken at once, by the same gates. It knows nothing of what is sent.
 
 use super::account::{self, Account};
 use super::lag::{InLine, Lag};
@@ -146,16 +146,46 @@ impl Lane {
     /// Waits for a turn with a job that came by this queue, ready since then. Dropping the future gives the
     /// place in the lane up.
     pub(super) async fn turn(
-        &self,
+        self: &Arc<Self>,
         rank: Rank,
         (priority, ready_since): (Priority, Timestamp),
     ) -> Option<Turn> {
         let place = InLine::join(&self.lag, priority);
-        let turn = lock(&self.waiting).join(rank);
-        self.arrived.notify_one();
-        let turn = turn.await.ok()?;
+        let turn = match self.free_turn() {
+            Some(turn) => turn,
+            None => {
+                let turn = lock(&self.waiting).join(rank);
+                self.arrived.notify_one();
+                turn.await.ok()?
+            }
+        };
         place.taken_up(ready_since);
         Some(turn)
+    }
+
+    /// A turn that nobody waits for and nothing holds back. Without it each job of a number below its pace
+    /// would wake the task that hands out turns, and be woken by it.
+    fn free_turn(self: &Arc<Self>) -> Option<Turn> {
+        let Shared { account, calls, may_send, .. } = &*self.shared;
+        let is_free = lock(&self.waiting).is_empty()
+            && *may_send.borrow()
+            && !account.is_paced()
+            && lock(&self.limits).ask(clock::monotonic()).is_ok();
+        if !is_free {
+            return None;
+        }
+        let of_the_number = Arc::clone(&self.calls).try_acquire_owned().ok()?;
+        let of_the_process = Call { _permit: Arc::clone(calls).try_acquire_owned().ok()? };
+        self.turn_with((of_the_number, of_the_process))
+    }
+
+    /// The turn, if brake and limits let a request go now.
+    fn turn_with(self: &Arc<Self>, calls: Calls) -> Option<Turn> {
+        let of_account = self.shared.account.pass()?;
+        let sent = clock::monotonic();
+        let probe = lock(&self.limits).pass(sent)?;
+        let of_number = Pass { lane: Arc::clone(self), probe, sent };
+        Some(Turn { calls, of_account, of_number })
     }
 
     /// Goes on with what was known of the lane's head before it had a job here.
@@ -207,12 +237,8 @@ impl Lane {
             if !*may_send.borrow() {
                 continue;
             }
-            let Some(of_account) = account.pass() else { continue };
-            let sent = clock::monotonic();
-            let passed = lock(&self.limits).pass(sent);
-            if let Some(probe) = passed {
-                let of_number = Pass { lane: Arc::clone(&self), probe, sent };
-                self.grant(Turn { calls, of_account, of_number });
+            if let Some(turn) = self.turn_with(calls) {
+                self.grant(turn);
             }
         }
     }
@@ -321,5 +347,54 @@ pub(super) async fn wait_out(changed: &Notify, mut ask: impl FnMut(Instant) -> R
 pub(super) async fn sleep_until(at: Instant) {
     if at > clock::monotonic() {
         tokio::time::sleep_until(at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use std::pin::pin;
+
+    /// A lane with a burst of two, saved up, and one call at once. Nobody hands out turns of it.
+    async fn lane(may_send: bool) -> (Arc<Lane>, watch::Sender<bool>) {
+        let (metrics, holds) = (Arc::new(Metrics::new().unwrap()), Holds::default());
+        let now = clock::monotonic();
+        let account = Account::new(None, holds.clone(), Arc::clone(&metrics), now);
+        let (told, may_send) = watch::channel(may_send);
+        let calls = Arc::new(Semaphore::new(1));
+        let shared = Shared { calls, account: Arc::new(account), may_send, metrics, holds };
+        let rate = (Rate::new(0.1, Some(2)).unwrap(), Source::Configured);
+        let number = NumberId::parse("1027").unwrap();
+        let lane = Arc::new(Lane::new(number, rate, 1, Arc::new(shared)));
+        tokio::time::advance(Duration::from_secs(20)).await;
+        (lane, told)
+    }
+
+    /// The turn that is had without waiting.
+    fn at_once(lane: &Arc<Lane>) -> Option<Turn> {
+        lane.turn(Rank::Normal, (Priority::Normal, clock::wall())).now_or_never().flatten()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_free_turn_is_had_at_once_by_pace_and_calls() {
+        let (lane, _told) = lane(true).await;
+        let first = at_once(&lane);
+        assert!(first.is_some() && at_once(&lane).is_none(), "one call at once");
+        drop(first);
+        assert!(at_once(&lane).is_some(), "the burst is two");
+        assert!(at_once(&lane).is_none(), "the pace is spent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_goes_before_who_waits_or_while_nothing_can_be_recorded() {
+        let (lane, told) = lane(false).await;
+        let mut waits = pin!(lane.turn(Rank::Normal, (Priority::Normal, clock::wall())));
+        assert!(waits.as_mut().now_or_never().is_none());
+        told.send_replace(true);
+        assert!(at_once(&lane).is_none(), "somebody waits");
+        lane.grant(lane.turn_with(lane.take_calls().now_or_never().unwrap().unwrap()).unwrap());
+        assert!(waits.now_or_never().flatten().is_some());
+        assert!(at_once(&lane).is_some(), "nobody waits");
     }
 }

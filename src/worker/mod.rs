@@ -1,8 +1,8 @@
 //! The hall where the rooms meet: takes jobs from a queue, gives each its own small task, settles
 //! each by its receipt. What happens to one job stands in `handle.rs`: read that first.
 //!
-//! Invariants: jobs of one recipient are settled in their order of arrival; a turn is handed out by
-//! one task a lane; nothing is sent after the drain began that had not begun before.
+//! Invariants: jobs of one recipient are settled in their order of arrival; turns that are waited for are
+//! handed out by one task a lane; nothing is sent after the drain began that had not begun before.
 
 mod account;
 mod awaited;
@@ -284,7 +284,7 @@ impl Hall {
     async fn process<R: Receipt>(
         &self,
         incoming: Incoming<R>,
-        lane: &Lane,
+        lane: &Arc<Lane>,
         mut place: Place,
         track: &Track,
     ) {
