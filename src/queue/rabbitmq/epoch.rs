@@ -14,7 +14,7 @@ use super::ear::Ear;
 use super::inbox::{End, Inbox, InboxState, LaneRequest, NoLane};
 use super::leaving::Leaving;
 use super::members::WorkerId;
-use super::opened::Opened;
+use super::opened::{Opened, Parts};
 use super::presence::Presence;
 use super::record::Record;
 use super::share::share;
@@ -282,6 +282,7 @@ impl Epoch {
         for number in &left {
             self.opened.leave(number);
         }
+        let parts = Parts::among(ours.keys().map(|lane| (inbox.prefetch)(lane)), inbox.max_held);
         for (number, traffic) in &ours {
             if self.leaving.is_closed(number) {
                 continue;
@@ -297,22 +298,22 @@ impl Epoch {
                     }
                 }
                 Stand::Open => {
-                    if self.opened.is_outgrown(inbox, number) {
+                    if self.opened.is_outgrown(inbox, number, parts) {
                         self.opened.leave(number);
                     }
                     self.shut.remove(number);
-                    self.open(inbox, number, traffic);
+                    self.open(inbox, number, traffic, parts);
                 }
             }
         }
         next
     }
 
-    fn open(&mut self, inbox: &Inbox, number: &NumberId, traffic: &Traffic) {
+    fn open(&mut self, inbox: &Inbox, number: &NumberId, traffic: &Traffic, parts: Parts) {
         if self.opened.has(number) {
             return;
         }
-        let Some(lane) = self.opened.open(inbox, number, traffic.clone()) else { return };
+        let Some(lane) = self.opened.open(inbox, number, traffic.clone(), parts) else { return };
         self.tasks.spawn(async move {
             Step::Ended(match lane.run().await {
                 Some(unfit) => End::Broken(unfit),

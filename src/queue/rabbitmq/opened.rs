@@ -22,9 +22,32 @@ const MIN_PREFETCH: u16 = 4;
 /// A lane has an urgent and a normal queue, each with its own prefetch.
 const QUEUES: usize = 2;
 
-/// A lane is opened anew when it could use so many times more or less than what it was opened with: a
+/// A lane is opened anew when its part is so many times more or less than what it was opened with: a
 /// prefetch is fixed when subscribing, and opening anew costs a lane a tenth of a second.
 const RESIZE_FACTOR: u16 = 2;
+
+/// How much lanes may hold, so that all together stay within `worker.max_held`: each a part in proportion to
+/// what it could use. Half of it is given away, since a lane keeps up to [`RESIZE_FACTOR`] times its part
+/// while others come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parts {
+    wanted: usize,
+    to_give: usize,
+}
+
+impl Parts {
+    /// Among lanes that could use so many deliveries of each of their queues.
+    pub(super) fn among(wanted: impl Iterator<Item = u16>, max_held: usize) -> Parts {
+        let wanted = wanted.map(usize::from).sum();
+        Parts { wanted, to_give: max_held / usize::from(RESIZE_FACTOR) / QUEUES }
+    }
+
+    /// Of each queue of a lane that could use so many: never too little.
+    fn of(self, wanted: u16) -> u16 {
+        let part = usize::from(wanted).saturating_mul(self.to_give) / self.wanted.max(1);
+        wanted.min(u16::try_from(part).unwrap_or(u16::MAX).max(MIN_PREFETCH))
+    }
+}
 
 /// The lanes of one connection.
 pub(super) struct Opened {
@@ -40,8 +63,6 @@ pub(super) struct Opened {
 struct OpenLane {
     leave: CancellationToken,
     state: watch::Receiver<LaneState>,
-    /// What it could use when it was opened.
-    wanted: u16,
     /// What it got of each queue.
     prefetch: u16,
 }
@@ -68,13 +89,13 @@ impl Opened {
         inbox: &Inbox,
         number: &NumberId,
         traffic: Traffic,
+        parts: Parts,
     ) -> Option<LaneTask> {
         let out = inbox.out.clone()?;
         let (state, watched) = watch::channel(LaneState::Opening);
-        let wanted = (inbox.prefetch)(number);
-        let prefetch = share(wanted, inbox.max_held, self.given());
+        let prefetch = parts.of((inbox.prefetch)(number));
         let leave = self.stop.child_token();
-        let lane = OpenLane { leave: leave.clone(), state: watched, wanted, prefetch };
+        let lane = OpenLane { leave: leave.clone(), state: watched, prefetch };
         self.lanes.insert(number.clone(), lane);
         Some(LaneTask {
             number: number.clone(),
@@ -139,13 +160,11 @@ impl Opened {
         self.lanes.keys()
     }
 
-    /// Whether its prefetch no longer fits its pace.
-    pub(super) fn is_outgrown(&self, inbox: &Inbox, number: &NumberId) -> bool {
-        self.lanes.get(number).is_some_and(|lane| {
-            let now = (inbox.prefetch)(number).max(MIN_PREFETCH);
-            let then = lane.wanted.max(MIN_PREFETCH);
-            now >= then.saturating_mul(RESIZE_FACTOR) || then >= now.saturating_mul(RESIZE_FACTOR)
-        })
+    /// Whether its prefetch no longer fits its pace, or its part among the lanes of now.
+    pub(super) fn is_outgrown(&self, inbox: &Inbox, number: &NumberId, parts: Parts) -> bool {
+        self.lanes
+            .get(number)
+            .is_some_and(|lane| is_far_from(parts.of((inbox.prefetch)(number)), lane.prefetch))
     }
 
     /// Waits until each lane is open, or could not be opened at the first try.
@@ -155,18 +174,12 @@ impl Opened {
             let _ended = lane.state.wait_for(|state| *state != LaneState::Opening).await;
         }
     }
-
-    fn given(&self) -> usize {
-        self.lanes.values().map(|lane| QUEUES * usize::from(lane.prefetch)).sum()
-    }
 }
 
-/// The prefetch of each queue of a new lane: what it could use, but no more than a quarter of what is
-/// left of `max_held` when `given` is given away. Prefetches are fixed when subscribing, and lanes
-/// come later: half of the rest stays for them. Beyond `max_held` each lane gets the least.
-fn share(wanted: u16, max_held: usize, given: usize) -> u16 {
-    let quarter = max_held.saturating_sub(given) / (2 * QUEUES);
-    wanted.min(u16::try_from(quarter).unwrap_or(u16::MAX).max(MIN_PREFETCH))
+/// Whether one prefetch is no longer good enough for the other. All below the least are alike.
+fn is_far_from(now: u16, then: u16) -> bool {
+    let (now, then) = (now.max(MIN_PREFETCH), then.max(MIN_PREFETCH));
+    now >= then.saturating_mul(RESIZE_FACTOR) || then >= now.saturating_mul(RESIZE_FACTOR)
 }
 
 #[cfg(test)]
@@ -174,29 +187,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_gets_what_it_can_use_up_to_half_of_what_is_left_and_never_too_little() {
-        for (wanted, max_held, given, gets) in [
-            (38, 20_000, 0, 38),
-            (1_000, 20_000, 0, 1_000),
-            (1_000, 2_000, 0, 500),
-            (1_000, 2_000, 1_000, 250),
-            (1_000, 2_000, 1_990, 4),
-            (1_000, 2_000, 2_000, 4),
-            (1_000, 2_000, 9_000, 4),
-            (1_000, 1, 0, 4),
-            (1, 2_000, 0, 1),
-            (u16::MAX, usize::MAX, 0, u16::MAX),
+    fn a_lane_gets_what_it_can_use_or_its_part_and_never_too_little() {
+        for (wanted, others, max_held, gets) in [
+            (38, 0, 20_000, 38),
+            (1_000, 4_000, 20_000, 1_000),
+            (1_000, 9_000, 20_000, 500),
+            (100, 9_900, 20_000, 50),
+            (157, 99 * 157, 20_000, 50),
+            (1_000, 999_000, 20_000, 5),
+            (1_000, 999_000, 2_000, 4),
+            (1, 999_000, 2_000, 1),
+            (1_000, 0, 1, 4),
+            (u16::MAX, 0, usize::MAX, u16::MAX),
         ] {
-            let got = share(wanted, max_held, given);
-            assert_eq!(got, gets, "wanted {wanted} of {max_held}, {given} given");
+            let others = std::iter::repeat_n(1, others);
+            let parts = Parts::among(others.chain([wanted]), max_held);
+            assert_eq!(parts.of(wanted), gets, "{wanted} wanted of {max_held}");
         }
     }
 
+    /// Lanes that keep what they got while others come are opened anew before there is too much of it.
     #[test]
     fn all_lanes_together_hold_no_more_than_they_may_but_for_the_least_of_each() {
-        let (max_held, lanes) = (2_000, 500);
-        let given = (0..lanes)
-            .fold(0, |given, _| given + QUEUES * usize::from(share(1_000, max_held, given)));
-        assert!(given <= max_held + lanes * QUEUES * usize::from(MIN_PREFETCH), "{given}");
+        let (max_held, wanted) = (2_000, 1_000);
+        let mut lanes: Vec<u16> = Vec::new();
+        for count in 1..=500 {
+            let parts = Parts::among(std::iter::repeat_n(wanted, count), max_held);
+            lanes.push(parts.of(wanted));
+            for lane in &mut lanes {
+                if is_far_from(parts.of(wanted), *lane) {
+                    *lane = parts.of(wanted);
+                }
+            }
+            let given: usize = lanes.iter().map(|lane| QUEUES * usize::from(*lane)).sum();
+            assert!(given <= max_held + count * QUEUES * usize::from(MIN_PREFETCH), "{given}");
+        }
     }
 }
