@@ -16,6 +16,10 @@ const MAX_BURST: u32 = 1_000_000;
 /// else the pace is lost: with a burst of 1 governor reached 479 of 1,000 a second.
 const MIN_DEFAULT_BURST: u32 = 2;
 
+/// Who waits for a fast pace waits at least so long, so that several go together: each wake-up costs as much
+/// as a job.
+const STRIDE: Duration = Duration::from_millis(5);
+
 /// A pace, and how many may pass at once after a pause. No sliding second holds more than
 /// `per_second` + `burst`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,6 +106,21 @@ impl Rate {
         Duration::from_nanos((1e9 / self.per_second).ceil() as u64)
     }
 
+    /// How long jobs that wait may be held to go together, at most [`STRIDE`]. Zero below two jobs in that
+    /// time. They are never more than half the burst, so that a timer which wakes late loses no pace.
+    fn stride(self) -> Duration {
+        let interval = self.interval();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "5 ms of the shortest interval are 5,000"
+        )]
+        let together = (STRIDE.as_nanos() / interval.as_nanos()) as u32;
+        match together.min(self.burst.get() / 2) {
+            0 | 1 => Duration::ZERO,
+            together => interval * together,
+        }
+    }
+
     fn quota(self) -> Quota {
         Quota::with_period(self.interval())
             .expect("the fastest rate has an interval of 1,000 ns")
@@ -143,6 +162,12 @@ impl Gate {
     /// When the next job could pass, as far as is known now: `now` or later. Takes nothing.
     pub fn free_at(&self, now: Instant) -> Instant {
         now.max(self.start + self.bucket.next(self.rate.quota()))
+    }
+
+    /// When it is worth asking again for who waits: [`Gate::free_at`], or as much later as lets several go
+    /// together.
+    pub fn worth_asking_at(&self, now: Instant) -> Instant {
+        self.free_at(now).max(now + self.rate.stride())
     }
 
     /// When one job may pass: the next free moment after all promised before. The promise stands.

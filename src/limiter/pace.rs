@@ -64,6 +64,12 @@ impl Pace {
         self.follow(now).map_or(now, |gate| gate.free_at(now))
     }
 
+    /// When it is worth asking again for requests that wait: then several may start together where the pace
+    /// is fast.
+    pub fn worth_asking_at(&mut self, now: Instant) -> Instant {
+        self.follow(now).map_or(now, |gate| gate.worth_asking_at(now))
+    }
+
     /// One request starts now, or the error says when to ask again.
     pub fn pass(&mut self, now: Instant) -> Result<(), Instant> {
         self.follow(now).map_or(Ok(()), |gate| gate.pass(now))
@@ -122,6 +128,25 @@ mod tests {
     }
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn who_waits_for_a_fast_pace_goes_with_others_and_none_of_the_pace_is_lost() {
+        // The pace, its burst, and how many wake-ups a second there are.
+        for (per_second, burst, woken) in
+            [(1_000.0, 10, 200), (875.0, 9, 219), (1_000.0, 3, 1_000), (70.0, 2, 70), (17.0, 2, 17)]
+        {
+            let start = Instant::now();
+            let mut pace = Pace::new(Some(rate(per_second, burst)), start);
+            let (mut now, mut passed, mut wakes) = (start, 0.0, 0_i32);
+            while now < start + 10 * SECOND {
+                now = pace.worth_asking_at(now);
+                wakes += 1;
+                passed += std::iter::from_fn(|| pace.pass(now).ok()).map(|()| 1.0).sum::<f64>();
+            }
+            assert!((passed - 10.0 * per_second).abs() <= f64::from(burst), "{passed} in 10 s");
+            assert!((wakes - 10 * woken).abs() <= woken / 10, "{wakes} wake-ups in 10 s");
+        }
+    }
 
     #[test]
     fn a_new_tenure_begins_with_nothing_at_half_the_pace_and_gets_the_rest_without_a_burst() {

@@ -220,8 +220,11 @@ impl Lane {
     pub(super) async fn pace(self: Arc<Self>) {
         let account = &self.shared.account;
         let mut may_send = self.shared.may_send.clone();
+        // Whether the pace held back this line, which goes together then.
+        let mut is_behind = false;
         loop {
             while lock(&self.waiting).is_empty() {
+                is_behind = false;
                 if self.is_closed.load(Relaxed) {
                     return;
                 }
@@ -230,7 +233,7 @@ impl Lane {
             if may_send.wait_for(|allowed| *allowed).await.is_err() {
                 return;
             }
-            lock(&self.limits).count_delay(clock::monotonic());
+            is_behind = lock(&self.limits).count_delay(is_behind, clock::monotonic());
             wait_out(&self.changed, |now| lock(&self.limits).ask(now)).await;
             account.unbraked().await;
             let Some(calls) = self.take_calls().await else { return };

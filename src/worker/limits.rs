@@ -94,15 +94,20 @@ impl Limits {
     pub(super) fn ask(&mut self, now: Instant) -> Result<(), Wait> {
         self.heed_tenure(now);
         self.pause.ask(now)?;
-        let free = self.pace.free_at(now);
-        if free > now { Err(Wait::Until(free)) } else { Ok(()) }
+        match self.pace.free_at(now) > now {
+            true => Err(Wait::Until(self.pace.worth_asking_at(now))),
+            false => Ok(()),
+        }
     }
 
-    /// Counts a request that has to wait for the pace. Whoever waits for the end of a pause does not.
-    pub(super) fn count_delay(&mut self, now: Instant) {
-        if self.pause.ask(now).is_ok() && self.pace.free_at(now) > now {
+    /// Counts a request that has to wait for the pace, or stands in a line that had to. Whoever waits for the
+    /// end of a pause does not. Whether it was counted.
+    pub(super) fn count_delay(&mut self, is_behind: bool, now: Instant) -> bool {
+        let is_delayed = self.pause.ask(now).is_ok() && (is_behind || self.pace.free_at(now) > now);
+        if is_delayed {
             self.metrics.limit_delayed(&self.number, Limit::Number);
         }
+        is_delayed
     }
 
     /// A request starts now, if it may: the probe where the number is paused.
