@@ -5,7 +5,6 @@ use crate::ground::{Ground, Lap, end};
 use crate::report::{Alone, Spread, mebibytes};
 use crate::stock::Special;
 use crate::support::broker::Broker;
-use crate::support::process::Process;
 use crate::usage::memory;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -86,45 +85,52 @@ pub(crate) async fn long_run(name: String, length: &Length, broker: &mut Broker)
 
 /// The same jobs over more and more lanes, put in while the worker runs.
 pub(crate) async fn growth_of_lanes(length: &Length, broker: &mut Broker) -> Vec<Alone> {
-    let mut costs = Vec::new();
-    for lanes in length.growth_lanes {
-        let mut ground = Ground::new(broker, *lanes).await;
+    let lap = Lap::of(length.growth_jobs);
+    let costs = in_turns(length.growth_lanes, length.rounds, async |lanes| {
+        let mut ground = Ground::new(broker, lanes).await;
         let (worker, _) = ground.started(ground.worker()).await;
-        sleep(SETTLED + SETTLED_A_LANE * u32::try_from(*lanes).unwrap()).await;
-        let lap = Lap::of(length.growth_jobs);
-        costs.push((*lanes, cost(&mut ground, &worker, &lap, length.rounds).await));
+        sleep(SETTLED + SETTLED_A_LANE * u32::try_from(lanes).unwrap()).await;
+        let cost = ground.lap_of_running(&worker, &lap).await.cpu.sender;
         end(worker).await;
         ground.clear_away().await;
-    }
-    rows_of_growth(LANE, &costs)
+        cost
+    });
+    rows_of_growth(LANE, &costs.await)
 }
 
 /// The same jobs to more and more recipients, all known before.
 pub(crate) async fn growth_of_recipients(length: &Length, broker: &mut Broker) -> Vec<Alone> {
     let most = length.growth_recipients.iter().copied().max().unwrap();
-    let mut costs = Vec::new();
-    for recipients in length.growth_recipients {
+    let costs = in_turns(length.growth_recipients, length.rounds, async |recipients| {
         let mut ground = Ground::new(broker, 1).await;
         let (worker, _) = ground.started(ground.worker()).await;
-        let special = Special { recipients: Some(*recipients), reply_to: None };
+        let special = Special { recipients: Some(recipients), reply_to: None };
         // As many for all, so that the ledger is as full.
         let first = Lap { special: special.clone(), ..Lap::of(most) };
         ground.lap_of_running(&worker, &first).await;
         let lap = Lap { special, ..Lap::of(length.growth_jobs) };
-        costs.push((*recipients, cost(&mut ground, &worker, &lap, length.rounds).await));
+        let cost = ground.lap_of_running(&worker, &lap).await.cpu.sender;
         end(worker).await;
         ground.clear_away().await;
-    }
-    rows_of_growth(RECIPIENT, &costs)
+        cost
+    });
+    rows_of_growth(RECIPIENT, &costs.await)
 }
 
-/// Microseconds of processor time a job.
-async fn cost(ground: &mut Ground<'_>, worker: &Process, lap: &Lap, rounds: usize) -> Spread {
-    let mut costs = Vec::new();
+/// The microseconds of processor time a job that `lap` tells of each count. All counts in each round: a
+/// machine that is slower for some minutes is so for all of them.
+async fn in_turns(
+    counts: &[usize],
+    rounds: usize,
+    mut lap: impl AsyncFnMut(usize) -> f64,
+) -> Vec<(usize, Spread)> {
+    let mut costs: Vec<(usize, Vec<f64>)> = counts.iter().map(|count| (*count, vec![])).collect();
     for _round in 0..rounds {
-        costs.push(ground.lap_of_running(worker, lap).await.cpu.sender);
+        for (count, costs) in &mut costs {
+            costs.push(lap(*count).await);
+        }
     }
-    Spread::of(costs)
+    costs.into_iter().map(|(count, costs)| (count, Spread::of(costs))).collect()
 }
 
 /// What a row of growth is called.
