@@ -47,18 +47,15 @@ impl Times {
 
     /// Most in any second `[t, t + 1 s)`.
     pub fn highest_second(&self) -> usize {
-        self.seconds().map(|(_, count)| count).max().unwrap_or_default()
-    }
-
-    /// The first and the number of those in the second that ends with each of them.
-    pub fn seconds(&self) -> impl Iterator<Item = (Instant, usize)> {
         let mut first = 0;
-        self.0.iter().enumerate().map(move |(last, at)| {
+        let mut most = 0;
+        for (last, at) in self.0.iter().enumerate() {
             while *at - self.0[first] >= SECOND {
                 first += 1;
             }
-            (self.0[first], last - first + 1)
-        })
+            most = most.max(last - first + 1);
+        }
+        most
     }
 
     /// The longest time within `[from, to)` in which there was none, its edges included.

@@ -14,9 +14,6 @@ const TICK: Duration = Duration::from_millis(5);
 /// Later than this is a stall: the shortest pause that costs a number its pace (a burst of 1%).
 const STALL: Duration = Duration::from_millis(10);
 
-/// What waited for the end of a stall is taken in within this.
-const COMES_IN_WITHIN: Duration = Duration::from_millis(20);
-
 /// Stalls remembered; far more than a run has.
 const KEPT: usize = 100_000;
 
@@ -55,15 +52,6 @@ impl Lag {
             (*at + *late).min(to).saturating_duration_since((*at).max(from))
         };
         stalls.iter().map(within).sum()
-    }
-
-    /// The longest stall at whose end this happened: what waited for it comes in then.
-    pub(crate) fn stall_before(&self, moment: Instant) -> Duration {
-        let stalls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended_then = |(at, late): &&(Instant, Duration)| {
-            *at <= moment && moment <= *at + TICK + *late + COMES_IN_WITHIN
-        };
-        stalls.iter().filter(ended_then).map(|(_, late)| *late).max().unwrap_or_default()
     }
 }
 

@@ -1,9 +1,8 @@
 //! `make pace`: one true rate for each number, whoever sends, measured on the sandbox's clock.
 //!
 //! Each scenario is a world of its own with workers as real processes (`world`). They run one after
-//! another, since they measure. What is over a ceiling, sent twice or lost has failed, but for what came
-//! in together when the machine went on; what is slow has, unless the machine itself was seen to stand still
-//! meanwhile (`lag`). Exit code 1 where one failed.
+//! another, since they measure. What is over a ceiling, sent twice or lost has failed; what is slow has,
+//! unless the machine itself was seen to stand still meanwhile (`lag`). Exit code 1 where one failed.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a scenario that cannot go on fails there")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table and its progress")]

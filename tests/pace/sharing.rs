@@ -269,7 +269,7 @@ impl Seen {
 
     fn row(&self, change: Change, world: &World, tally: &Tally, lag: &Lag) -> Row {
         let mut verdict = Verdict { wrong: world.wrong.clone(), ..Verdict::default() };
-        let highest = highest(world, lag, &mut verdict);
+        let highest = self.highest(world, &mut verdict);
         let used = self.used(world, lag, &mut verdict);
         let gap = self.gap(change, world, lag, &mut verdict);
         let again = self.again(world, lag, &mut verdict);
@@ -300,6 +300,25 @@ impl Seen {
             ],
             verdict,
         }
+    }
+
+    /// The highest second of each kind, over the whole scenario.
+    fn highest(&self, world: &World, verdict: &mut Verdict) -> String {
+        let record = world.sandbox.record();
+        let mut highest: BTreeMap<Kind, usize> = BTreeMap::new();
+        for lane in &world.lanes {
+            let most = record.highest_in_any_second(lane.id.as_str());
+            let of_kind = highest.entry(lane.kind).or_default();
+            *of_kind = most.max(*of_kind);
+        }
+        let shown = highest.into_iter().map(|(kind, most)| {
+            let ceiling = kind.ceiling();
+            verdict.must(most <= ceiling as usize, || {
+                format!("{most} requests in a second of a number whose ceiling is {ceiling}")
+            });
+            format!("{most} / {ceiling}")
+        });
+        shown.collect::<Vec<_>>().join(", ")
     }
 
     /// The least share of each kind, in steady state.
@@ -385,34 +404,4 @@ pub(crate) fn account(tally: &Tally, settles_all: bool, verdict: &mut Verdict) {
             format!("{} have a result and would come again: {}", again.len(), named(again))
         });
     }
-}
-
-/// The highest second of each kind, over the whole scenario. Each should be within the ceiling; one that is not
-/// must begin with the end of a stall, and hold no more than what was sent during it beyond the ceiling.
-fn highest(world: &World, lag: &Lag, verdict: &mut Verdict) -> String {
-    let record = world.sandbox.record();
-    let mut highest: BTreeMap<Kind, usize> = BTreeMap::new();
-    for lane in &world.lanes {
-        let (kind, ceiling) = (lane.kind, lane.kind.ceiling());
-        let mut stalled = Duration::ZERO;
-        let (mut fits, mut fits_without_stalls, mut most) = (true, true, 0);
-        for (first, count) in record.request_times(lane.id.as_str()).seconds() {
-            most = most.max(count);
-            if count > ceiling as usize {
-                let stall = lag.stall_before(first);
-                #[expect(clippy::cast_precision_loss, reason = "hundreds")]
-                let beyond = count as f64 - f64::from(ceiling);
-                fits = false;
-                fits_without_stalls &= beyond <= stall.as_secs_f64() * kind.pace();
-                stalled = stalled.max(stall);
-            }
-        }
-        verdict.should(fits, fits_without_stalls, stalled, || {
-            format!("{most} requests in a second of a number whose ceiling is {ceiling}")
-        });
-        let of_kind = highest.entry(kind).or_default();
-        *of_kind = most.max(*of_kind);
-    }
-    let shown = highest.into_iter().map(|(kind, most)| format!("{most} / {}", kind.ceiling()));
-    shown.collect::<Vec<_>>().join(", ")
 }
