@@ -231,11 +231,20 @@ impl Epoch {
             self.workers.clone_from(workers);
             inbox.desk.metrics.workers_seen(workers.len());
             inbox.desk.metrics.lanes(lanes.len());
-            self.recorded.send_replace(lanes.clone());
+            let before = self.recorded.send_replace(lanes.clone());
+            let gone: Vec<NumberId> = before.difference(lanes).cloned().collect();
+            let deleted_here = gone.iter().any(|number| self.leaving.is_closed(number));
             let ours = share(inbox.me.id(), workers, lanes);
             inbox.directory.refresh_for(ours.difference(&inbox.served.numbers()));
             inbox.served.replace(ours.clone(), workers.len());
             self.assign(inbox, ours);
+            for number in &gone {
+                self.gone(inbox, number);
+            }
+            if deleted_here {
+                // What returned meanwhile still had its lane, and its return is not told again.
+                self.make_lacking(inbox);
+            }
         }
         let recorded: Vec<NumberId> =
             self.asked.keys().filter(|number| lanes.contains(*number)).cloned().collect();

@@ -100,7 +100,12 @@ pub async fn delete_if_empty(connection: &Connection, lane: &Topology) -> lapin:
     let channel = connection.create_channel().await?;
     for queue in &lane.queues {
         // Deleting what does not exist is no error to RabbitMQ.
-        channel.queue_delete(queue.name.as_str().into(), QueueDeleteOptions::default()).await?;
+        let name = queue.name.as_str();
+        let jobs = channel.queue_delete(name.into(), QueueDeleteOptions::default()).await?;
+        if jobs > 0 {
+            // Somebody bound it again since the last look.
+            tracing::error!(queue = name, jobs, "deleted with jobs in it: they are lost");
+        }
     }
     channel.close(CLOSED_NORMALLY, "deleted".into()).await?;
     Ok(true)

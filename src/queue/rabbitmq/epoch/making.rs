@@ -45,6 +45,14 @@ impl Epoch {
         }
     }
 
+    /// This lane was deleted, by this worker or another. Who waits for it asks anew.
+    pub(super) fn gone(&mut self, inbox: &Inbox, number: &NumberId) {
+        let asked = self.asked.remove(number).unwrap_or_default();
+        for made in asked.waiting {
+            self.ask(inbox, LaneRequest { number: number.clone(), made });
+        }
+    }
+
     fn make(&mut self, inbox: &Inbox, number: NumberId) {
         let desk = Arc::clone(&inbox.desk);
         self.tasks.spawn(async move {
@@ -75,7 +83,13 @@ impl Epoch {
     ///
     /// Only the lane's owner makes them: made again too soon after somebody deleted them, RabbitMQ (3.10)
     /// forgets to tell the consumer of the deleted ones, and nobody would ever consume the new ones.
+    ///
+    /// What is being deleted is not bound again: a job that found its way in would be deleted with it. Who
+    /// asks for it waits until it was kept, or until the record says that it is gone.
     pub(super) fn declare_asked(&mut self, inbox: &Inbox, number: &NumberId) {
+        if self.leaving.is_closed(number) {
+            return;
+        }
         let Some(asked) = self.asked.get_mut(number) else { return };
         if std::mem::replace(&mut asked.declaring, true) {
             return;
