@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crash;
+mod fast_map;
 pub mod ledger;
 pub mod limiter;
 pub mod listener;

@@ -77,7 +77,8 @@ impl Body {
         let json = self.json()?;
         let mut ids = ID_PLACES.iter().filter_map(|place| at(json, place)?.as_str());
         let id = ids.find(|id| !id.trim().is_empty())?;
-        Some(id.chars().take(MAX_ID_CHARS).collect())
+        let end = id.char_indices().nth(MAX_ID_CHARS).map_or(id.len(), |(end, _)| end);
+        Some(id[..end].to_owned())
     }
 
     /// Whether this is a good answer to a call that brings no id: `{"success":true}`, or nothing.

@@ -3,9 +3,10 @@
 
 use super::identity::Identity;
 use super::record::{Claim, Entry, State};
+use crate::fast_map::FastMap;
 use crate::policy::Strength;
 use jiff::Timestamp;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// A job in doubt is noted anew at each of its looks. One that was not for so long has gone (its queue
@@ -24,13 +25,13 @@ pub(super) struct Bounds {
 #[derive(Debug)]
 pub(super) struct Memory {
     bounds: Bounds,
-    entries: HashMap<u128, Held>,
+    entries: FastMap<u128, Held>,
     /// Jobs in doubt.
-    doubts: HashMap<u128, Doubtful>,
+    doubts: FastMap<u128, Doubtful>,
     /// Doubts that were noted so far.
     noted: u64,
     /// Which job a message of Meta's belongs to.
-    claims: HashMap<u128, Claim>,
+    claims: FastMap<u128, Claim>,
     /// Entries that may be forgotten, in the order in which they came to it.
     finished: VecDeque<u128>,
     loose: VecDeque<u128>,
@@ -71,10 +72,10 @@ impl Memory {
     pub(super) fn new(bounds: Bounds) -> Memory {
         Memory {
             bounds,
-            entries: HashMap::new(),
-            doubts: HashMap::new(),
+            entries: FastMap::default(),
+            doubts: FastMap::default(),
             noted: 0,
-            claims: HashMap::new(),
+            claims: FastMap::default(),
             finished: VecDeque::new(),
             loose: VecDeque::new(),
             lingering: VecDeque::new(),

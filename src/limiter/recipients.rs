@@ -4,10 +4,10 @@
 
 use super::bucket::Bucket;
 use super::setbacks::Setbacks;
+use crate::fast_map::FastMap;
 use crate::wire::{NumberId, Recipient};
 use governor::Quota;
 use governor::nanos::Nanos;
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -100,7 +100,7 @@ pub struct Recipients {
     capacity: usize,
     /// By the hash of the pair, so that no phone number stays in memory. Two of a million pairs share
     /// a bucket with a chance of 1 in 37 million; they would wait for each other, nothing worse.
-    pairs: HashMap<u64, Pair>,
+    pairs: FastMap<u64, Pair>,
     setbacks: Setbacks,
     hasher: RandomState,
     start: Option<Instant>,
@@ -116,7 +116,7 @@ impl Recipients {
             limit: limit.unwrap_or_default(),
             is_on: limit.is_some(),
             capacity,
-            pairs: HashMap::new(),
+            pairs: FastMap::default(),
             setbacks: Setbacks::default(),
             hasher: RandomState::new(),
             start: None,

@@ -1,7 +1,7 @@
 //! Pairs of number and recipient that Meta refused (code 131056): each refusal in a row makes the next
 //! wait four times as long, for all jobs of the pair. Meta's advice: 4^X seconds, X from 0.
 
-use std::collections::HashMap;
+use crate::fast_map::FastMap;
 use std::time::Duration;
 
 /// Pairs that are remembered. Our own pace of a pair is below Meta's, so few are ever refused; one that
@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_secs(3_600);
 /// The pairs that wait. Times are since the start of the owner's time scale.
 #[derive(Debug, Default)]
 pub(super) struct Setbacks {
-    pairs: HashMap<u64, Setback>,
+    pairs: FastMap<u64, Setback>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -3,8 +3,19 @@
 
 use super::{JobId, NumberId, RawJson};
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 use schemars::JsonSchema;
+use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
+
+/// Room for most events without growing.
+const USUAL_BYTES: usize = 512;
+
+/// RFC 3339 with three decimals: `2026-01-31T12:00:00.000Z`.
+static MILLIS: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+
+/// The length of such a time.
+const MILLIS_CHARS: usize = 24;
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -165,7 +176,7 @@ impl ResultEvent {
     /// The AMQP `message_id` of this event, the same however often it is delivered.
     pub fn message_id(&self) -> String {
         match self.replay {
-            None => format!("{}:result", self.id),
+            None => [self.id.as_str(), ":result"].concat(),
             Some(n) => format!("{}:{n}:result", self.id),
         }
     }
@@ -258,8 +269,19 @@ pub enum Event<'e> {
     Status(&'e StatusEvent),
 }
 
+impl Event<'_> {
+    /// The body that it is published with. An error would be a defect.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut json = Vec::with_capacity(USUAL_BYTES);
+        serde_json::to_writer(&mut json, self)?;
+        Ok(json)
+    }
+}
+
 fn millis<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&format_args!("{at:.3}"))
+    let mut text = String::with_capacity(MILLIS_CHARS);
+    MILLIS.print_timestamp(at, &mut text).map_err(S::Error::custom)?;
+    to.serialize_str(&text)
 }
 
 #[expect(clippy::ref_option, reason = "the signature that serde asks for")]

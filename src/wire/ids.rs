@@ -53,9 +53,13 @@ pub struct Recipient(Arc<str>);
 impl Recipient {
     /// The key for `to`: a phone number in any spelling becomes its digits, a group id stays.
     pub fn from_to(to: &str) -> Recipient {
-        let phone = to.chars().all(|c| c.is_ascii_digit() || "+ -().".contains(c));
+        let phone = to.bytes().all(|byte| byte.is_ascii_digit() || b"+ -().".contains(&byte));
         match phone {
-            true => Recipient(to.chars().filter(char::is_ascii_digit).collect::<String>().into()),
+            true => {
+                let mut digits = to.to_owned();
+                digits.retain(|c| c.is_ascii_digit());
+                Recipient(digits.into())
+            }
             false => Recipient(to.into()),
         }
     }

@@ -150,10 +150,12 @@ impl Message {
         }
         let after_brace = 1 + bytes.iter().take_while(|byte| **byte != b'{').count();
         // At least `messaging_product` follows, so the comma is always right. An id may hold quotes.
-        let field = format!("\"{OPAQUE}\":{},", serde_json::Value::from(id.as_str()));
-        let mut request = Vec::with_capacity(bytes.len() + field.len());
-        request.extend_from_slice(&bytes[..after_brace]);
-        request.extend_from_slice(field.as_bytes());
+        let mut request = Vec::with_capacity(bytes.len() + 2 * (OPAQUE.len() + id.as_str().len()));
+        for part in [&bytes[..after_brace], b"\"", OPAQUE.as_bytes(), b"\":"] {
+            request.extend_from_slice(part);
+        }
+        serde_json::to_writer(&mut request, id).expect("a vector takes all that is written");
+        request.push(b',');
         request.extend_from_slice(&bytes[after_brace..]);
         request.into()
     }

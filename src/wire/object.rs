@@ -64,8 +64,15 @@ impl<'j> Object<'j> {
         if kind(json) != "a string" {
             return Err(self.must_be(key, "a string", json));
         }
-        let Text(text) = serde_json::from_str(json)
-            .map_err(|error| format!("{} is no lawful string: {error}", self.at(key)))?;
+        let text = match json.strip_prefix('"').and_then(|json| json.strip_suffix('"')) {
+            // Without escapes it stands there as it is.
+            Some(plain) if !plain.contains('\\') => plain.into(),
+            _ => {
+                serde_json::from_str::<Text>(json)
+                    .map_err(|error| format!("{} is no lawful string: {error}", self.at(key)))?
+                    .0
+            }
+        };
         self.within(key, text.chars().count(), "characters", &limits)?;
         Ok(Some(text))
     }
@@ -135,7 +142,7 @@ impl<'j> Object<'j> {
 
     /// The way to a key, for errors.
     pub(super) fn at(&self, key: &str) -> String {
-        format!("{}.{key}", self.path)
+        [&self.path, ".", key].concat()
     }
 
     /// The error of a key that must be there.

@@ -1,14 +1,15 @@
 //! Jobs of one recipient go one after the other, in the order in which they arrived here. Quiet but
 //! for the wake-up: it sends nothing and knows no time.
 
+use crate::fast_map::FastMap;
 use crate::wire::Recipient;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 /// The lines of one number, one for each recipient with a job in hand. Bounded by the jobs held.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Lines(Arc<Mutex<HashMap<Recipient, VecDeque<oneshot::Sender<()>>>>>);
+pub(super) struct Lines(Arc<Mutex<FastMap<Recipient, VecDeque<oneshot::Sender<()>>>>>);
 
 impl Lines {
     /// Takes the last place of the recipient's line. Called in the order of arrival.

@@ -7,6 +7,7 @@ use super::lanes::Lane;
 use super::lock;
 use super::step::{Word, millis_or_null};
 use crate::clock;
+use crate::fast_map::FastMap;
 use crate::limiter::{Rate, Rates, Source};
 use crate::metrics::{Metrics, RateSource};
 use crate::queue::{Ready, Served};
@@ -61,7 +62,7 @@ pub struct LaneViews {
 #[derive(Debug)]
 struct All {
     /// Of numbers that had a job since they are served here, or have one still.
-    lanes: HashMap<NumberId, Arc<Lane>>,
+    lanes: FastMap<NumberId, Arc<Lane>>,
     /// The other numbers that are served here.
     idle: HashMap<NumberId, Idle>,
     rates: Rates,
@@ -82,7 +83,7 @@ impl LaneViews {
         served: Served,
         metrics: Arc<Metrics>,
     ) -> LaneViews {
-        let all = All { lanes: HashMap::new(), idle: HashMap::new(), rates };
+        let all = All { lanes: FastMap::default(), idle: HashMap::new(), rates };
         LaneViews { all: Arc::new(Mutex::new(all)), account, served, metrics }
     }
 

@@ -125,7 +125,7 @@ async fn through_memory(
 ) -> anyhow::Result<u64> {
     let consumer = gathered.clone();
     let on_result: OnResult = Arc::new(move |event: &ResultEvent| {
-        consumer.take(&serde_json::to_vec(&Event::Result(event)).unwrap_or_default());
+        consumer.take(&Event::Result(event).to_json().unwrap_or_default());
     });
     let jobs = Cursor::new(lines.join("\n"));
     let results = Results::to(std::io::sink());
@@ -158,7 +158,7 @@ async fn through_memory(
 fn straight_to(gathered: Gathered) -> Outlet {
     Outlet {
         publish: Box::new(move |event| {
-            gathered.take(&serde_json::to_vec(&Event::Status(&event)).unwrap_or_default());
+            gathered.take(&Event::Status(&event).to_json().unwrap_or_default());
             future::ready(true).boxed()
         }),
         has_lane: Box::new(|_| true),

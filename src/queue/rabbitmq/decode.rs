@@ -24,7 +24,7 @@ impl Original {
         Original {
             body: std::mem::take(&mut delivery.data).into(),
             properties: std::mem::take(&mut delivery.properties),
-            routing_key: delivery.routing_key.to_string(),
+            routing_key: delivery.routing_key.as_str().to_owned(),
         }
     }
 }

@@ -268,7 +268,8 @@ impl RabbitReceipt {
 
     /// To the results, and to the producer's own queue where it named one.
     async fn publish_event(&self, event: &ResultEvent) -> Result<(), SettleError> {
-        let body = serde_json::to_vec(&Event::Result(event))
+        let body = Event::Result(event)
+            .to_json()
             .map_err(|error| SettleError::Unwritten(error.to_string()))?;
         let number = event.phone_number_id.as_ref().map_or("unknown", NumberId::as_str);
         let mut properties = headers::persistent()
@@ -280,7 +281,7 @@ impl RabbitReceipt {
         }
         let out = Outgoing {
             exchange: self.desk.names.results().into(),
-            routing_key: format!("result.{}.{number}", event.status.name()).into(),
+            routing_key: ["result.", event.status.name(), ".", number].concat().into(),
             body: body.into(),
             properties,
             kind: PublishKind::Result,

@@ -39,7 +39,7 @@ impl StatusPublisher {
             .with_content_type("application/json".into())
             .with_message_id(event.message_id().into());
         // Of texts and times alone: it cannot fail.
-        let body = serde_json::to_vec(&Event::Status(&event)).unwrap_or_default().into();
+        let body = Event::Status(&event).to_json().unwrap_or_default().into();
         let kind = PublishKind::Status;
         Outgoing { exchange: self.exchange.clone(), routing_key, body, properties, kind }
     }
