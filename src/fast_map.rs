@@ -3,5 +3,6 @@
 use std::collections::HashMap;
 
 /// std's map with a hash of a few instructions: of its own, SipHash, each look took 160, and a job makes a
-/// dozen of them. Each map has a seed of chance, so nobody can choose keys that meet.
+/// dozen of them. Each map has a seed of chance, so keys that meet cannot be prepared; against who
+/// times its answers to find some it is no defence.
 pub(crate) type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;

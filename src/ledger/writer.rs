@@ -6,8 +6,8 @@ use super::record::{Claim, Entry};
 use super::store::{self, Change, Opened, Record, Store};
 use super::{LedgerBounds, LedgerError};
 use crate::clock;
-use crate::fast_map::FastMap;
 use jiff::Timestamp;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -42,7 +42,7 @@ struct Shared {
     committed: AtomicU64,
     /// The last commit failed: the folder is opened anew before the next.
     failed: AtomicBool,
-    marks: Mutex<FastMap<u128, u32>>,
+    marks: Mutex<HashMap<u128, u32>>,
     note: Option<Vec<u8>>,
 }
 
@@ -323,7 +323,7 @@ impl Shared {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn marks(&self) -> MutexGuard<'_, FastMap<u128, u32>> {
+    fn marks(&self) -> MutexGuard<'_, HashMap<u128, u32>> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,19 +3,11 @@
 
 use super::{JobId, NumberId, RawJson};
 use jiff::Timestamp;
-use jiff::fmt::temporal::DateTimePrinter;
 use schemars::JsonSchema;
-use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Room for most events without growing.
 const USUAL_BYTES: usize = 512;
-
-/// RFC 3339 with three decimals: `2026-01-31T12:00:00.000Z`.
-static MILLIS: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
-
-/// The length of such a time.
-const MILLIS_CHARS: usize = 24;
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -279,9 +271,7 @@ impl Event<'_> {
 }
 
 fn millis<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    let mut text = String::with_capacity(MILLIS_CHARS);
-    MILLIS.print_timestamp(at, &mut text).map_err(S::Error::custom)?;
-    to.serialize_str(&text)
+    to.collect_str(&format_args!("{at:.3}"))
 }
 
 #[expect(clippy::ref_option, reason = "the signature that serde asks for")]

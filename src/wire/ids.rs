@@ -53,13 +53,8 @@ pub struct Recipient(Arc<str>);
 impl Recipient {
     /// The key for `to`: a phone number in any spelling becomes its digits, a group id stays.
     pub fn from_to(to: &str) -> Recipient {
-        let phone = to.bytes().all(|byte| byte.is_ascii_digit() || b"+ -().".contains(&byte));
-        match phone {
-            true => {
-                let mut digits = to.to_owned();
-                digits.retain(|c| c.is_ascii_digit());
-                Recipient(digits.into())
-            }
+        match is_dialled(to) {
+            true => Recipient(to.replace(|c: char| !c.is_ascii_digit(), "").into()),
             false => Recipient(to.into()),
         }
     }
@@ -98,6 +93,11 @@ impl Recipient {
     pub fn key(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether it is digits alone, with the marks between them that Meta allows.
+pub(super) fn is_dialled(to: &str) -> bool {
+    to.bytes().all(|byte| byte.is_ascii_digit() || b"+ -().".contains(&byte))
 }
 
 impl fmt::Display for Recipient {

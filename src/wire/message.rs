@@ -1,5 +1,6 @@
 //! Meta's message object: read as far as it must be checked, kept byte for byte.
 
+use super::ids::is_dialled;
 use super::object::{ANY, Object, SOME};
 use super::{JobId, RawJson, Recipient, content};
 use bytes::Bytes;
@@ -209,10 +210,9 @@ fn read_recipient(message: &Object, addressee: Addressee) -> Result<Recipient, S
     }
 }
 
-/// Digits, with the marks between them that Meta allows.
 fn is_phone_number(to: &str) -> bool {
     let digits = to.bytes().filter(u8::is_ascii_digit).count();
-    (5..=20).contains(&digits) && to.chars().all(|c| c.is_ascii_digit() || "+ -().".contains(c))
+    (5..=20).contains(&digits) && is_dialled(to)
 }
 
 /// The message's type, its content checked.

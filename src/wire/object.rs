@@ -64,15 +64,8 @@ impl<'j> Object<'j> {
         if kind(json) != "a string" {
             return Err(self.must_be(key, "a string", json));
         }
-        let text = match json.strip_prefix('"').and_then(|json| json.strip_suffix('"')) {
-            // Without escapes it stands there as it is.
-            Some(plain) if !plain.contains('\\') => plain.into(),
-            _ => {
-                serde_json::from_str::<Text>(json)
-                    .map_err(|error| format!("{} is no lawful string: {error}", self.at(key)))?
-                    .0
-            }
-        };
+        let Text(text) = serde_json::from_str(json)
+            .map_err(|error| format!("{} is no lawful string: {error}", self.at(key)))?;
         self.within(key, text.chars().count(), "characters", &limits)?;
         Ok(Some(text))
     }
