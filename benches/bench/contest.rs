@@ -1,7 +1,7 @@
 //! The worker beside the bare loop: the same jobs, queues, exchange and API, in turns.
 
 use crate::Length;
-use crate::ground::{Ground, Lap, Window, free_address};
+use crate::ground::{Ground, Lap, StoodStill, Window, free_address, on_new_ground};
 use crate::report::{Against, Row};
 use crate::statuses::EACH;
 use crate::stock::Special;
@@ -54,7 +54,7 @@ impl Manner {
         ground: &mut Ground<'_>,
         program: Program,
         jobs: usize,
-    ) -> Window {
+    ) -> Result<Window, StoodStill> {
         match self {
             Manner::Plain => ground.lap(program, &Lap::of(jobs)).await,
             Manner::Durable => {
@@ -87,17 +87,19 @@ pub(crate) async fn run(
 ) -> Vec<Row> {
     let manners: Vec<Manner> =
         Manner::ALL.into_iter().filter(|manner| is_wanted(&manner.name(lanes))).collect();
-    let mut ground = Ground::new(broker, lanes).await;
     let (mut bare, mut worker) = (Vec::new(), vec![Vec::new(); manners.len()]);
     for _round in 0..length.rounds {
         for (manner, windows) in manners.iter().zip(&mut worker) {
-            let program = ground.worker();
-            windows.push(manner.lap(&mut ground, program, manner.jobs(length)).await);
+            let lap = async |ground: &mut Ground<'_>| {
+                manner.lap(ground, ground.worker(), manner.jobs(length)).await
+            };
+            windows.push(on_new_ground(broker, lanes, lap).await);
         }
-        let program = ground.bare_loop();
-        bare.push(ground.lap(program, &Lap::of(length.jobs)).await);
+        let lap = async |ground: &mut Ground<'_>| {
+            ground.lap(ground.bare_loop(), &Lap::of(length.jobs)).await
+        };
+        bare.push(on_new_ground(broker, lanes, lap).await);
     }
-    ground.clear_away().await;
     let row = |(manner, worker): (Manner, Vec<Window>)| {
         let (throughput_at_least, cpu_at_most) = manner.targets();
         let (name, bare) = (manner.name(lanes), bare.clone());

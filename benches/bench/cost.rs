@@ -6,7 +6,7 @@
 //! measures those.
 
 use crate::contest::Manner;
-use crate::ground::{Ground, Watch};
+use crate::ground::{Ground, Watch, on_new_ground};
 use crate::pace::{send, write_jobs};
 use crate::record::{Record, Row, a_job, counted};
 use crate::support::broker::Broker;
@@ -28,6 +28,11 @@ const ROUNDS: usize = 3;
 /// Threads of the worker's runtime, whatever the machine has. Of several, those that look for work cost too,
 /// and how often they do is chance.
 const THREADS: &str = "1";
+
+/// Jobs in the worker at once, too many for none to be ready. Valgrind makes each take milliseconds: with
+/// thousands ready at once, the worker's look at the clock came seconds late, it took itself for stopped, and
+/// its jobs came again. With few, rounds also differ by less.
+const HELD: &str = "512";
 
 /// What is counted out of so many queues. Replies and statuses are not: their rounds differ by up to 12%.
 const QUEUED: [(usize, &[Manner]); 2] =
@@ -63,17 +68,18 @@ async fn measured(only: &str) -> Vec<Row> {
     let mut rows = Vec::new();
     for (lanes, manners) in QUEUED {
         let manners = manners.iter().filter(|manner| manner.name(lanes).contains(only));
-        let mut ground = Ground::new(&mut broker, lanes).await;
         for manner in manners {
             let counter = Counter::new();
             let lap = async |jobs| {
-                let program = ground.as_worker(counter.program("worker"));
-                manner.lap(&mut ground, program, jobs).await;
+                let lap = async |ground: &mut Ground<'_>| {
+                    let program = counter.program("worker").set("worker.max_held", HELD);
+                    manner.lap(ground, ground.as_worker(program), jobs).await
+                };
+                on_new_ground(&mut broker, lanes, lap).await;
                 counter.counted()
             };
             rows.push(row(manner.name(lanes), lap).await);
         }
-        ground.clear_away().await;
     }
     if FILE_MODE.contains(only) {
         rows.push(file_mode(&broker).await);
@@ -123,8 +129,7 @@ impl Counter {
     }
 
     /// Our program, counted until its end. Without a model of caches it takes less than half the time. One
-    /// thread runs at a time: where they do not take fair turns, the worker finds that it stood still, and its
-    /// jobs come again.
+    /// thread runs at a time: where they do not take fair turns, the worker takes itself for stopped too.
     fn program(&self, command: &str) -> Program {
         let options =
             ["--tool=cachegrind", "--cache-sim=no", "--fair-sched=yes", "--vgdb=no", "-q"];

@@ -1,7 +1,9 @@
 //! Where all measuring happens: a private RabbitMQ, the sink as a process of its own, lanes, and a producer.
 //! One after another a worker or the bare loop takes the same jobs out of the same queues there.
 //!
-//! Where jobs are not all done, have no result, or were sent twice, it fails: then nothing was measured.
+//! Where jobs are not all done, have no result, or were sent twice, it fails: then nothing was measured. Nor is
+//! it where the machine stood still for seconds: then a worker gives back what it holds, as it must, and the
+//! lap is run anew.
 
 use crate::sink::Answers;
 use crate::stock::{Special, Stock};
@@ -33,6 +35,12 @@ const RESULTS_WITHIN: Duration = Duration::from_secs(15);
 
 /// Between two looks at what tells nothing by itself.
 const LOOK: Duration = Duration::from_millis(25);
+
+/// A lap in which the machine stood still is run anew, so often in all.
+const LAPS: usize = 4;
+
+/// What a worker says then.
+const STOOD_STILL: &str = "this process stood still";
 
 /// The part of a lap's messages between which is measured: neither a start nor an end counts.
 pub(crate) const MEASURED: (f64, f64) = (0.05, 0.95);
@@ -83,6 +91,28 @@ impl Lap {
             statuses: 0,
         }
     }
+}
+
+/// The machine stood still: what the worker held is void, and the lap too.
+#[derive(Debug)]
+pub(crate) struct StoodStill;
+
+/// A lap on new ground, which is cleared away after it; anew where the machine stood still.
+pub(crate) async fn on_new_ground(
+    broker: &mut Broker,
+    lanes: usize,
+    lap: impl AsyncFn(&mut Ground<'_>) -> Result<Window, StoodStill>,
+) -> Window {
+    for _lap in 0..LAPS {
+        let mut ground = Ground::new(broker, lanes).await;
+        let window = lap(&mut ground).await;
+        ground.clear_away().await;
+        match window {
+            Ok(window) => return window,
+            Err(StoodStill) => eprintln!("the machine stood still: the lap is run anew"),
+        }
+    }
+    panic!("the machine stood still in {LAPS} laps, one after the other")
 }
 
 /// A broker's names with lanes, a producer for them, a sink behind them.
@@ -152,18 +182,22 @@ impl<'b> Ground<'b> {
     }
 
     /// Puts the jobs in, lets the program take them, and ends it: what happened between the marks.
-    pub(crate) async fn lap(&mut self, program: Program, lap: &Lap) -> Window {
-        // A status of the lap before may have come twice, and late.
-        self.emptied(&self.broker.names().results(), 0).await;
+    pub(crate) async fn lap(&mut self, program: Program, lap: &Lap) -> Result<Window, StoodStill> {
         self.put(lap).await;
         self.watch.begin(lap).await;
         let process = program.start();
-        let window = self.watch.between(&process, lap).await;
-        self.settled(lap).await;
-        let memory = memory(process.child.id());
+        let measured = async {
+            let window = self.watch.between(&process, lap).await;
+            self.settled(&process, lap).await?;
+            Ok(Window { memory: memory(process.child.id()), ..window })
+        };
+        let window = tokio::select! {
+            window = measured => window?,
+            () = stands_still(&process) => return Err(StoodStill),
+        };
         end(process).await;
         self.assert_nothing_waits().await;
-        Window { memory, ..window }
+        Ok(window)
     }
 
     /// The jobs of a lap, over the lanes in turn.
@@ -178,14 +212,17 @@ impl<'b> Ground<'b> {
         let keys = keys(&self.lanes);
         let putting = self.stock.put_in_turn(&keys, lap.jobs, &lap.special);
         let ((), window) = tokio::join!(putting, self.watch.between(worker, lap));
-        self.settled(lap).await;
+        self.settled(worker, lap).await.expect("the machine went on");
         Window { memory: memory(worker.child.id()), ..window }
     }
 
     /// Waits until each job was sent and has its events, and takes these away.
-    pub(crate) async fn settled(&self, lap: &Lap) {
+    async fn settled(&self, sender: &Process, lap: &Lap) -> Result<(), StoodStill> {
         let events =
             self.emptied(&self.broker.names().results(), lap.jobs * (1 + lap.statuses)).await;
+        if stood_still(sender) {
+            return Err(StoodStill);
+        }
         assert!(lap.statuses > 0 || events == lap.jobs, "{events} results of {} jobs", lap.jobs);
         if let Some(replies) = &lap.special.reply_to {
             let told = self.emptied(replies, lap.jobs).await;
@@ -193,6 +230,7 @@ impl<'b> Ground<'b> {
         }
         let sent = self.watch.count().await;
         assert_eq!(sent, lap.jobs, "sent, of {} jobs", lap.jobs);
+        Ok(())
     }
 
     /// Takes so many messages out of a queue, or more; how many there were.
@@ -255,6 +293,17 @@ pub(crate) async fn end(process: Process) {
     let ended = process.end().await;
     let well = ended.code == Some(0) || ended.signal == Some(15);
     assert!(well, "it ended with {:?}: {}", ended.code, ended.said());
+}
+
+/// Ends once the process says that it stood still.
+async fn stands_still(process: &Process) {
+    while !stood_still(process) {
+        sleep(LOOK).await;
+    }
+}
+
+fn stood_still(process: &Process) -> bool {
+    process.err.lines().iter().any(|line| line.contains(STOOD_STILL))
 }
 
 /// An address that nobody listens on yet.

@@ -1,7 +1,7 @@
 //! How soon, and how evenly: a slow API at a fixed rate, a single job on an idle system, a start, a file.
 
 use crate::Length;
-use crate::ground::{Ground, Lap, Watch, Window, end, unlimited};
+use crate::ground::{Ground, Lap, Watch, Window, end, on_new_ground, unlimited};
 use crate::report::{Alone, Spread, quantile};
 use crate::sink::{Answers, Sink};
 use crate::stock::Stock;
@@ -43,16 +43,17 @@ const FROM_FILE: (f64, f64) = (20_000.0, 0.9);
 
 /// A slow API: how many calls are under way at once does not matter.
 pub(crate) async fn slow_api(name: String, length: &Length, broker: &mut Broker) -> Alone {
-    let mut ground = Ground::new(broker, 1).await;
     let lap = Lap {
         // It begins at half the pace.
         measured: (0.25, 0.95),
         latency: HIGH.1,
         ..Lap::of(length.paced_jobs)
     };
-    let program = ground.worker().set("limits.number.rate", &HIGH.0.to_string());
-    let Window { rate, of_a_core, .. } = ground.lap(program, &lap).await;
-    ground.clear_away().await;
+    let window = on_new_ground(broker, 1, async |ground| {
+        let program = ground.worker().set("limits.number.rate", &HIGH.0.to_string());
+        ground.lap(program, &lap).await
+    });
+    let Window { rate, of_a_core, .. } = window.await;
     let percent = of_a_core * 100.0;
     Alone {
         name,
