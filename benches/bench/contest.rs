@@ -90,15 +90,15 @@ pub(crate) async fn run(
     let (mut bare, mut worker) = (Vec::new(), vec![Vec::new(); manners.len()]);
     for _round in 0..length.rounds {
         for (manner, windows) in manners.iter().zip(&mut worker) {
-            let lap = async |ground: &mut Ground<'_>| {
+            let window = on_new_ground(broker, lanes, async |ground| {
                 manner.lap(ground, ground.worker(), manner.jobs(length)).await
-            };
-            windows.push(on_new_ground(broker, lanes, lap).await);
+            });
+            windows.push(window.await);
         }
-        let lap = async |ground: &mut Ground<'_>| {
+        let window = on_new_ground(broker, lanes, async |ground| {
             ground.lap(ground.bare_loop(), &Lap::of(length.jobs)).await
-        };
-        bare.push(on_new_ground(broker, lanes, lap).await);
+        });
+        bare.push(window.await);
     }
     let row = |(manner, worker): (Manner, Vec<Window>)| {
         let (throughput_at_least, cpu_at_most) = manner.targets();

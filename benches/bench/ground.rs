@@ -94,7 +94,6 @@ impl Lap {
 }
 
 /// The machine stood still: what the worker held is void, and the lap too.
-#[derive(Debug)]
 pub(crate) struct StoodStill;
 
 /// A lap on new ground, which is cleared away after it; anew where the machine stood still.
@@ -188,12 +187,14 @@ impl<'b> Ground<'b> {
         let process = program.start();
         let measured = async {
             let window = self.watch.between(&process, lap).await;
-            self.settled(&process, lap).await?;
-            Ok(Window { memory: memory(process.child.id()), ..window })
+            self.settled(lap).await;
+            Window { memory: memory(process.child.id()), ..window }
         };
         let window = tokio::select! {
-            window = measured => window?,
+            // First: what was told again is no mistake then.
+            biased;
             () = stands_still(&process) => return Err(StoodStill),
+            window = measured => window,
         };
         end(process).await;
         self.assert_nothing_waits().await;
@@ -212,17 +213,14 @@ impl<'b> Ground<'b> {
         let keys = keys(&self.lanes);
         let putting = self.stock.put_in_turn(&keys, lap.jobs, &lap.special);
         let ((), window) = tokio::join!(putting, self.watch.between(worker, lap));
-        self.settled(worker, lap).await.expect("the machine went on");
+        self.settled(lap).await;
         Window { memory: memory(worker.child.id()), ..window }
     }
 
     /// Waits until each job was sent and has its events, and takes these away.
-    async fn settled(&self, sender: &Process, lap: &Lap) -> Result<(), StoodStill> {
+    async fn settled(&self, lap: &Lap) {
         let events =
             self.emptied(&self.broker.names().results(), lap.jobs * (1 + lap.statuses)).await;
-        if stood_still(sender) {
-            return Err(StoodStill);
-        }
         assert!(lap.statuses > 0 || events == lap.jobs, "{events} results of {} jobs", lap.jobs);
         if let Some(replies) = &lap.special.reply_to {
             let told = self.emptied(replies, lap.jobs).await;
@@ -230,7 +228,6 @@ impl<'b> Ground<'b> {
         }
         let sent = self.watch.count().await;
         assert_eq!(sent, lap.jobs, "sent, of {} jobs", lap.jobs);
-        Ok(())
     }
 
     /// Takes so many messages out of a queue, or more; how many there were.
@@ -297,13 +294,12 @@ pub(crate) async fn end(process: Process) {
 
 /// Ends once the process says that it stood still.
 async fn stands_still(process: &Process) {
-    while !stood_still(process) {
+    let mut said = process.err.clone();
+    let such = |lines: &[String]| lines.iter().any(|line| line.contains(STOOD_STILL));
+    // It gives up after a while, and at the process's end.
+    while !said.until(such).await {
         sleep(LOOK).await;
     }
-}
-
-fn stood_still(process: &Process) -> bool {
-    process.err.lines().iter().any(|line| line.contains(STOOD_STILL))
 }
 
 /// An address that nobody listens on yet.
