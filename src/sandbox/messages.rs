@@ -49,6 +49,8 @@ pub(super) struct Plan {
 pub(super) struct Arrival<'a> {
     /// Monotonic; must not step back from call to call.
     pub(super) now: Instant,
+    /// When it reached this machine, for the record.
+    pub(super) came: Instant,
     /// Unix time in milliseconds.
     pub(super) wall_ms: i64,
     pub(super) number: &'a str,
@@ -284,7 +286,7 @@ fn plan(
         Act::Hang => Ending::Hung,
     };
     let entry = Request {
-        at: arrival.now,
+        at: arrival.came,
         number: arrival.number.to_owned(),
         to: message.to,
         opaque: message.opaque,
@@ -309,7 +311,8 @@ mod tests {
     }
 
     fn take(state: &mut State, number: &str, body: &Bytes) -> Plan {
-        state.take(Arrival { now: Instant::now(), wall_ms: 0, number, body })
+        let now = Instant::now();
+        state.take(Arrival { now, came: now, wall_ms: 0, number, body })
     }
 
     fn code(plan: &Plan) -> Option<u32> {

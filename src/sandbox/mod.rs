@@ -4,8 +4,8 @@
 //! sender, else both would share one misreading. For demonstrations, tests and benchmarks on this
 //! machine; it knows one plugin and no TLS.
 //!
-//! `messages` is one send's way, `serve` the HTTP around it, `listings` the chat APIs, `webhook` what
-//! is told of a message later.
+//! `messages` is one send's way, `serve` the HTTP around it, `stamped` when a request came, `listings` the
+//! chat APIs, `webhook` what is told of a message later.
 
 mod answers;
 mod body;
@@ -21,6 +21,7 @@ mod plugin;
 mod record;
 mod route;
 mod serve;
+mod stamped;
 mod times;
 mod webhook;
 

@@ -31,7 +31,7 @@ pub const KEPT_NUMBERS: usize = 10_000;
 /// One request to `/messages`.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// When it was taken in, its body read.
+    /// When it reached this machine, however late it was read: the kernel's account, where it keeps one.
     pub at: Instant,
     /// The sending number in the path.
     pub number: String,

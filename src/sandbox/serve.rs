@@ -33,6 +33,7 @@ use super::{
     messages::{Act, Arrival, turned_away},
     plugin,
     route::{Listing, Own, Route, route},
+    stamped::{Came, Stamped, note_arrivals},
 };
 
 /// Most connections at once; further ones wait in the listener's backlog.
@@ -51,6 +52,7 @@ pub(super) async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
+    note_arrivals(&listener);
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let accepting = async {
         while let Ok(place) = places.clone().acquire_owned().await {
@@ -71,7 +73,9 @@ pub(super) async fn serve(
 async fn connection(stream: TcpStream, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
     // A caller that has left already shows in the next read.
     stream.set_nodelay(true).ok();
-    let service = service_fn(|request| answer(&shared, request));
+    let stream = Stamped::new(stream);
+    let came = stream.came();
+    let service = service_fn(|request| answer(&shared, request, &came));
     // Its errors are the callers' closed connections and our own cuts.
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
 }
@@ -84,6 +88,7 @@ struct Closed;
 async fn answer(
     shared: &Shared,
     request: Request<Incoming>,
+    came: &Came,
 ) -> Result<Response<AnswerBody>, Closed> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, MOST_BODY).collect().await {
@@ -107,7 +112,7 @@ async fn answer(
             } else {
                 None
             };
-            take(shared, number, &body, barred).await
+            take(shared, number, &body, barred, came).await
         }
         Route::Own(own) => Ok(whole(control(shared, own, &body))),
         Route::Health => Ok(whole(Reply::json(&json!({"_data": {"status": "ok"}})))),
@@ -127,11 +132,14 @@ async fn take(
     number: &str,
     body: &Bytes,
     barred: Option<Reply>,
+    came: &Came,
 ) -> Result<Response<AnswerBody>, Closed> {
     let plan = {
         let mut state = shared.state();
         // Read under the lock, so that the limits see time in order.
-        let arrival = Arrival { now: Instant::now(), wall_ms: wall_ms(), number, body };
+        let now = Instant::now();
+        let came = came.at(now, wall());
+        let arrival = Arrival { now, came, wall_ms: wall_ms(), number, body };
         match barred {
             Some(reply) => turned_away(arrival, reply),
             None => state.take(arrival),
@@ -253,8 +261,12 @@ fn whole(reply: Reply) -> Response<AnswerBody> {
 }
 
 /// Unix time in milliseconds.
-#[expect(clippy::disallowed_methods, reason = "the sandbox shares no clock with the sender")]
 pub(super) fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the sandbox shares no clock with the sender")]
+pub(super) fn wall() -> SystemTime {
+    SystemTime::now()
 }
