@@ -11,6 +11,7 @@ mod pause;
 mod rates;
 mod recipients;
 mod setbacks;
+mod starts;
 mod templates;
 
 pub use brake::{Brake, Change, Pass, Sign, Wait};

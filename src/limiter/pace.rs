@@ -1,6 +1,7 @@
 //! The pace that holds now: what is configured or known, or less where less was learned, and half of it
 //! while another worker may be sending as well. A change of any of these grants no burst.
 
+use super::starts::Starts;
 use super::{Gate, Learning, Rate};
 use tokio::time::Instant;
 
@@ -13,13 +14,16 @@ pub struct Pace {
     is_half: bool,
     /// None while nothing limits.
     gate: Option<Gate>,
+    /// They outlive a tenure: what passed in it may start after it.
+    starts: Starts,
 }
 
 impl Pace {
     /// Begins with an empty bucket.
     pub fn new(limit: Option<Rate>, now: Instant) -> Pace {
         let gate = limit.map(|rate| Gate::new(rate, now));
-        Pace { limit, learning: Learning::default(), is_half: false, gate }
+        let (learning, starts) = (Learning::default(), Starts::new(now));
+        Pace { limit, learning, is_half: false, gate, starts }
     }
 
     /// Begins anew with an empty bucket, since whoever had the number in between may just have spent
@@ -59,23 +63,43 @@ impl Pace {
         is_cut
     }
 
-    /// When the next request could start: `now` or later. Takes nothing.
+    /// When the next request could pass: `now` or later. Takes nothing.
     pub fn free_at(&mut self, now: Instant) -> Instant {
-        self.follow(now).map_or(now, |gate| gate.free_at(now))
+        self.free(now, Gate::free_at)
     }
 
-    /// When it is worth asking again for requests that wait: then several may start together where the pace
+    /// When it is worth asking again for requests that wait: then several may pass together where the pace
     /// is fast.
     pub fn worth_asking_at(&mut self, now: Instant) -> Instant {
-        self.follow(now).map_or(now, |gate| gate.worth_asking_at(now))
+        self.free(now, Gate::worth_asking_at)
     }
 
-    /// One request starts now, or the error says when to ask again.
+    /// One request passes now, or the error says when to ask again. Say when it starts ([`Pace::started`]) or
+    /// that it will not ([`Pace::dropped`]).
     pub fn pass(&mut self, now: Instant) -> Result<(), Instant> {
-        self.follow(now).map_or(Ok(()), |gate| gate.pass(now))
+        let free = self.free_at(now);
+        if free > now {
+            return Err(free);
+        }
+        if let Some(gate) = &mut self.gate {
+            gate.pass(now)?;
+        }
+        self.starts.passed();
+        Ok(())
     }
 
-    /// When one request may start; the moment is taken.
+    /// A request that passed starts now. Where several start late, others wait, so that the pace is kept by
+    /// what starts.
+    pub fn started(&mut self, now: Instant) {
+        self.starts.started(now);
+    }
+
+    /// A request that passed will not start. Its moment stays spent.
+    pub fn dropped(&mut self) {
+        self.starts.dropped();
+    }
+
+    /// When one request may pass; the moment is taken. When it starts is not asked.
     pub fn reserve(&mut self, now: Instant) -> Instant {
         self.follow(now).map_or(now, |gate| gate.reserve(now))
     }
@@ -87,7 +111,11 @@ impl Pace {
             (None, Some(learned)) => Rate::new(learned, None).ok()?,
             (limit, None) => limit?,
         };
-        Some(if self.is_half { rate.half() } else { rate })
+        Some(self.part(rate))
+    }
+
+    fn part(&self, rate: Rate) -> Rate {
+        if self.is_half { rate.half() } else { rate }
     }
 
     /// Whether it was learned.
@@ -97,6 +125,14 @@ impl Pace {
 
     fn learned(&self, now: Instant) -> Option<f64> {
         self.learning.rate(self.limit.map(Rate::per_second), now)
+    }
+
+    /// By the gate, and by what started lately or will. That is held to the limit alone: a cut by what is
+    /// learned does not wait for what went before it.
+    fn free(&mut self, now: Instant, by_gate: impl FnOnce(&Gate, Instant) -> Instant) -> Instant {
+        let by_gate = self.follow(now).map_or(now, |gate| by_gate(gate, now));
+        let limit = self.limit.map(|limit| self.part(limit));
+        limit.map_or(by_gate, |limit| by_gate.max(self.starts.free_at(limit, now)))
     }
 
     /// The gate, at the rate that holds now.
@@ -115,6 +151,8 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
     use std::time::Duration;
 
     fn rate(per_second: f64, burst: u32) -> Rate {
@@ -124,7 +162,7 @@ mod tests {
     /// How many pass by then, asked each millisecond.
     fn passed(pace: &mut Pace, from: Instant, millis: u64) -> usize {
         let moments = (0..millis).map(|nth| from + Duration::from_millis(nth));
-        moments.map(|now| std::iter::from_fn(|| pace.pass(now).ok()).count()).sum()
+        moments.map(|now| pace.pass_all(now)).sum()
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -141,7 +179,7 @@ mod tests {
             while now < start + 10 * SECOND {
                 now = pace.worth_asking_at(now);
                 wakes += 1;
-                passed += std::iter::from_fn(|| pace.pass(now).ok()).map(|()| 1.0).sum::<f64>();
+                passed += pace.pass_all(now) as f64;
             }
             assert!((passed - 10.0 * per_second).abs() <= f64::from(burst), "{passed} in 10 s");
             assert!((wakes - 10 * woken).abs() <= woken / 10, "{wakes} wake-ups in 10 s");
@@ -169,11 +207,19 @@ mod tests {
 
     impl Pace {
         fn clone_for_test(&self) -> Pace {
-            let (limit, gate) = (self.limit, self.gate.clone());
-            Pace { limit, gate, learning: self.learning.clone(), is_half: self.is_half }
+            let (limit, gate, starts) = (self.limit, self.gate.clone(), self.starts.clone());
+            Pace { limit, gate, starts, learning: self.learning.clone(), is_half: self.is_half }
         }
 
+        /// As many as may go start at once.
         fn pass_all(&mut self, now: Instant) -> usize {
+            let passed = self.passed_at(now);
+            (0..passed).for_each(|_| self.started(now));
+            passed
+        }
+
+        /// As many as may go, none of which starts.
+        fn passed_at(&mut self, now: Instant) -> usize {
             std::iter::from_fn(|| self.pass(now).ok()).count()
         }
     }
@@ -215,5 +261,107 @@ mod tests {
         }
         pace.retune(Some(rate(1_000.0, 100)), start);
         assert!(pace.free_at(start) >= start + 5 * SECOND);
+    }
+
+    /// A minute of a number that always has jobs, at the default pace of one that bears so many a second: the
+    /// highest second of what started, and the part of the pace that was used. What passes starts so much
+    /// later; that is asked of the time since the beginning.
+    fn minute(bears: u32, mut late: impl FnMut(Duration) -> Duration) -> (usize, f64) {
+        let (start, per_second) = (Instant::now(), f64::from(bears) * 0.875);
+        let mut pace = Pace::new(Some(Rate::new(per_second, None).unwrap()), start);
+        let (mut pending, mut started) = (BinaryHeap::<Reverse<Instant>>::new(), Vec::new());
+        let mut now = start;
+        while now < start + 60 * SECOND {
+            let free = pace.free_at(now);
+            match pending.peek() {
+                Some(&Reverse(first)) if first <= free => {
+                    pending.pop();
+                    now = first;
+                    pace.started(now);
+                    started.push(now);
+                }
+                _ => {
+                    now = free;
+                    if pace.pass(now).is_ok() {
+                        pending.push(Reverse(now + late(now - start)));
+                    }
+                }
+            }
+        }
+        let used = f64::from(u32::try_from(started.len()).unwrap()) / 60.0 / per_second;
+        (highest_second(&started), used)
+    }
+
+    /// Of moments in order.
+    fn highest_second(moments: &[Instant]) -> usize {
+        let up_to = |(last, at): (usize, &Instant)| {
+            last + 1 - moments.partition_point(|moment| *at - *moment >= SECOND)
+        };
+        moments.iter().enumerate().map(up_to).max().unwrap()
+    }
+
+    /// A disk that stands still for so long at the end of each period: all that it held starts then.
+    fn stalls(period: Duration, at_its_end: Duration) -> impl FnMut(Duration) -> Duration {
+        move |now| {
+            let rest = period.mul_f64(1.0 - now.div_duration_f64(period).fract());
+            if rest < at_its_end { rest } else { Duration::ZERO }
+        }
+    }
+
+    const BEARS_AND_MOST: [(u32, usize); 3] = [(20, 20), (80, 78), (1_000, 970)];
+
+    #[test]
+    fn requests_that_start_late_together_are_within_what_a_number_bears() {
+        for (bears, most) in BEARS_AND_MOST {
+            for (period, still) in [(5, 0.3), (5, 0.9), (10, 3.0)] {
+                let (period, still) = (period * SECOND, SECOND.mul_f64(still));
+                let (highest, used) = minute(bears, stalls(period, still));
+                assert!(highest <= most, "{highest} of {bears}, still for {still:?}");
+                // All but a tenth of a second of a standstill is lost, and little more.
+                let lost = (still.as_secs_f64() - 0.1) / period.as_secs_f64();
+                assert!(used > 0.95 - lost, "{used} of {bears}, still for {still:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn requests_that_were_late_all_along_and_catch_up_are_within_what_a_number_bears() {
+        for (bears, most) in BEARS_AND_MOST {
+            for late in [0.1, 0.3, 0.5, 0.9, 2.0].map(|seconds| SECOND.mul_f64(seconds)) {
+                let caught_up = |now| late.min((10 * SECOND).saturating_sub(now));
+                let (highest, _) = minute(bears, caught_up);
+                assert!(highest <= most, "{highest} of {bears}, {late:?} late");
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_takes_a_tenth_of_a_second_costs_no_pace() {
+        let millis = Duration::from_millis;
+        for bears in [20, 80, 1_000] {
+            for late in [1, 20, 50, 80].map(millis) {
+                let (_, used) = minute(bears, |_| late);
+                assert!(used > 0.99, "{used} of {bears}, each {late:?} late");
+                // Those that come during a sync start together at its end.
+                let (_, used) = minute(bears, stalls(late, late));
+                assert!(used > 0.99, "{used} of {bears}, at most {late:?} late");
+            }
+            let mut chance = fastrand::Rng::with_seed(7);
+            let (_, used) = minute(bears, |_| millis(20).mul_f64(-chance.f64().ln()));
+            assert!(used > 0.99, "{used} of {bears}, late by chance");
+        }
+    }
+
+    #[test]
+    fn what_passed_in_one_tenure_counts_in_the_next() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Some(rate(10.0, 10)), start);
+        let later = start + 60 * SECOND;
+        assert_eq!(pace.passed_at(later), 10);
+        pace.begin(true, later);
+        assert_eq!(pace.passed_at(later + 10 * SECOND), 10, "20 in any second");
+        assert_eq!(pace.passed_at(later + 60 * SECOND), 0, "none of which has started");
+        (0..5).for_each(|_| pace.dropped());
+        assert_eq!(pace.passed_at(later + 60 * SECOND), 5);
     }
 }

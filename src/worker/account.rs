@@ -219,6 +219,11 @@ pub(super) struct Pass {
 }
 
 impl Pass {
+    /// The request starts now.
+    pub(super) fn starts(&mut self, now: Instant) {
+        self.sent = now;
+    }
+
     /// What came of the request.
     pub(super) fn ended(mut self, answer: &Answer) {
         if let Some(pass) = self.pass.take() {

@@ -330,7 +330,7 @@ impl Hall {
     async fn send(
         &self,
         job: &SendJob,
-        turn: Turn,
+        mut turn: Turn,
         template: Use,
         call: &mut Option<Call>,
     ) -> Answer {
@@ -338,6 +338,7 @@ impl Hall {
         let request = job.message.to_request(&job.id);
         self.metrics.send_started();
         let started = clock::monotonic();
+        turn.starts(started);
         let mut answer = self.chakra.send(&job.phone_number_id, request, expects_id).await;
         self.metrics.send_ended(&job.phone_number_id, &answer, started.elapsed());
         if let Answer::Failed(failure) = &answer

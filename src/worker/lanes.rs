@@ -45,6 +45,12 @@ pub(super) struct Call {
 }
 
 impl Turn {
+    /// Its request starts now: what came before may have taken a while.
+    pub(super) fn starts(&mut self, now: Instant) {
+        self.of_account.starts(now);
+        self.of_number.starts(now);
+    }
+
     /// What came of the request. The place among the process's calls is still taken.
     pub(super) fn ended(self, answer: &Answer) -> Call {
         self.of_account.ended(answer);
@@ -59,10 +65,17 @@ impl Turn {
 struct Pass {
     lane: Arc<Lane>,
     probe: Option<Probe>,
+    /// When it was given; once its request starts, when that was.
     sent: Instant,
+    has_started: bool,
 }
 
 impl Pass {
+    fn starts(&mut self, now: Instant) {
+        (self.sent, self.has_started) = (now, true);
+        lock(&self.lane.limits).started(now);
+    }
+
     fn ended(mut self, answer: &Answer) {
         self.lane.ended(self.probe.take(), Some(answer), self.sent);
     }
@@ -70,6 +83,9 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
+        if !self.has_started {
+            lock(&self.lane.limits).dropped();
+        }
         if let Some(probe) = self.probe.take() {
             self.lane.ended(Some(probe), None, self.sent);
         }
@@ -184,7 +200,7 @@ impl Lane {
         let of_account = self.shared.account.pass()?;
         let sent = clock::monotonic();
         let probe = lock(&self.limits).pass(sent)?;
-        let of_number = Pass { lane: Arc::clone(self), probe, sent };
+        let of_number = Pass { lane: Arc::clone(self), probe, sent, has_started: false };
         Some(Turn { calls, of_account, of_number })
     }
 
@@ -387,6 +403,8 @@ mod tests {
         drop(first);
         assert!(at_once(&lane).is_some(), "the burst is two");
         assert!(at_once(&lane).is_none(), "the pace is spent");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(at_once(&lane).is_some(), "nobody waits for those that did not start");
     }
 
     #[tokio::test(start_paused = true)]
@@ -399,5 +417,23 @@ mod tests {
         lane.grant(lane.turn_with(lane.take_calls().now_or_never().unwrap().unwrap()).unwrap());
         assert!(waits.now_or_never().flatten().is_some());
         assert!(at_once(&lane).is_some(), "nobody waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_starts_late_counts_from_then_and_who_is_dropped_does_not_count() {
+        let (lane, _told) = lane(true).await;
+        let pass = || lock(&lane.limits).pass(clock::monotonic());
+        let mut late = lane.turn_with(lane.take_calls().await.unwrap()).unwrap();
+        let dropped = pass();
+        assert!(dropped.is_some(), "the burst");
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert!(pass().is_none(), "both may still start");
+        late.starts(clock::monotonic());
+        assert!(pass().is_none(), "one just did");
+        drop(late);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(pass().is_some() && pass().is_none());
+        lock(&lane.limits).dropped();
+        assert!(pass().is_some());
     }
 }

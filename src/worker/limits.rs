@@ -90,7 +90,7 @@ impl Limits {
         self.show(now);
     }
 
-    /// Whether a request may start now. Takes nothing.
+    /// Whether a request may pass now. Takes nothing.
     pub(super) fn ask(&mut self, now: Instant) -> Result<(), Wait> {
         self.heed_tenure(now);
         self.pause.ask(now)?;
@@ -110,11 +110,21 @@ impl Limits {
         is_delayed
     }
 
-    /// A request starts now, if it may: the probe where the number is paused.
+    /// A request passes now, if it may: the probe where the number is paused.
     pub(super) fn pass(&mut self, now: Instant) -> Option<Option<Probe>> {
         self.pause.ask(now).ok()?;
         self.pace.pass(now).ok()?;
         self.pause.pass(now).ok()
+    }
+
+    /// A request that passed starts now.
+    pub(super) fn started(&mut self, now: Instant) {
+        self.pace.started(now);
+    }
+
+    /// A request that passed will not start.
+    pub(super) fn dropped(&mut self) {
+        self.pace.dropped();
     }
 
     /// What came of a request that started then; none where none was made. Whether others may go, or

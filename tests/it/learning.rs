@@ -58,6 +58,7 @@ impl<C: Fn(f64) -> f64> Simulation<C> {
             match event {
                 Event::Wake => {
                     if pace.pass(now).is_ok() {
+                        pace.started(now);
                         let latency = Duration::from_secs_f64(0.05 + 0.25 * chance.f64());
                         let answered = now + latency;
                         let arrives = now + latency.mul_f64(self.way);
