@@ -49,7 +49,8 @@ pub(super) struct Plan {
 pub(super) struct Arrival<'a> {
     /// Monotonic; must not step back from call to call.
     pub(super) now: Instant,
-    /// When it reached this machine, for the record.
+    /// When it reached this machine, for the record: a sandbox that runs late may refuse what its record shows
+    /// within the ceiling.
     pub(super) came: Instant,
     /// Unix time in milliseconds.
     pub(super) wall_ms: i64,
@@ -287,6 +288,7 @@ fn plan(
     };
     let entry = Request {
         at: arrival.came,
+        read: arrival.now,
         number: arrival.number.to_owned(),
         to: message.to,
         opaque: message.opaque,

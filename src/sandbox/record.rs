@@ -31,8 +31,10 @@ pub const KEPT_NUMBERS: usize = 10_000;
 /// One request to `/messages`.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// When it reached this machine, however late it was read: the kernel's account, where it keeps one.
+    /// When it reached this machine, however late it was read: by the kernel's timestamp, where there is one.
     pub at: Instant,
+    /// When it was taken in, its body read: what limits go by.
+    pub read: Instant,
     /// The sending number in the path.
     pub number: String,
     /// The recipient in digits; empty where none could be read.
@@ -355,7 +357,7 @@ impl Book {
             of.requests.push(request.at);
             self.times_kept += 1;
             if accepted {
-                of.accepted.push(request.at);
+                of.accepted.push(request.read);
                 self.times_kept += 1;
             }
         }
@@ -372,8 +374,10 @@ mod tests {
     use super::*;
 
     fn request(opaque: &str, wamid: Option<&str>) -> Request {
+        let now = Instant::now();
         Request {
-            at: Instant::now(),
+            at: now,
+            read: now,
             number: "1".into(),
             to: "49".into(),
             opaque: Some(opaque.into()),

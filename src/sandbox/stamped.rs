@@ -1,8 +1,8 @@
-//! When a request reached this machine, by the kernel's account. On a busy machine the sandbox gets to run
+//! When a request reached this machine, by the kernel's timestamp. On a busy machine the sandbox gets to run
 //! late, by hundreds of milliseconds at times; what its record says of a caller's pace is not to be its own
 //! lateness.
 //!
-//! Where the kernel keeps no such account, a request counts from when it is read.
+//! Where there is none, a request counts from when it is read.
 
 use std::{
     io::{self, IoSliceMut},
@@ -26,8 +26,8 @@ use tokio::{
     time::Instant,
 };
 
-/// Asks the kernel to note when bytes come, for each connection of this listener. It begins with it a moment
-/// later.
+/// Asks the kernel to note when bytes come, for each connection of this listener. It begins a moment later:
+/// the first ones count from when they are read.
 pub(super) fn note_arrivals(listener: &TcpListener) {
     // It may not be able to.
     setsockopt(listener, ReceiveTimestampns, &true).ok();
@@ -50,7 +50,7 @@ impl Came {
     }
 }
 
-/// A connection that notes it.
+/// A connection that keeps the timestamp of what was read from it last.
 pub(super) struct Stamped {
     stream: TcpStream,
     came: Came,
@@ -157,7 +157,7 @@ mod tests {
                 if came <= written {
                     return;
                 }
-                // The kernel begins with its account a moment after it was asked to.
+                // The kernel begins a moment after it was asked to.
                 sleep(Duration::from_millis(1)).await;
             }
         };
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_an_account_it_came_when_it_is_read() {
+    async fn without_a_timestamp_it_came_when_it_is_read() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let [written, came, now] = passed_on(&mut connection(&listener).await).await;
         assert!(came == now && now > written);
