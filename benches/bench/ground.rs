@@ -191,7 +191,7 @@ impl<'b> Ground<'b> {
             Window { memory: memory(process.child.id()), ..window }
         };
         let window = tokio::select! {
-            // First: what was told again is no mistake then.
+            // Looked at first: then jobs come again, which `settled` would call a mistake.
             biased;
             () = stands_still(&process) => return Err(StoodStill),
             window = measured => window,
@@ -213,7 +213,11 @@ impl<'b> Ground<'b> {
         let keys = keys(&self.lanes);
         let putting = self.stock.put_in_turn(&keys, lap.jobs, &lap.special);
         let ((), window) = tokio::join!(putting, self.watch.between(worker, lap));
-        self.settled(lap).await;
+        tokio::select! {
+            biased;
+            () = stands_still(worker) => panic!("the machine stood still"),
+            () = self.settled(lap) => {}
+        }
         Window { memory: memory(worker.child.id()), ..window }
     }
 
