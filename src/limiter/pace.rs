@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_takes_a_tenth_of_a_second_costs_no_pace() {
+    fn a_disk_that_takes_less_than_a_tenth_of_a_second_costs_no_pace() {
         let millis = Duration::from_millis;
         for bears in [20, 80, 1_000] {
             for late in [1, 20, 50, 80].map(millis) {

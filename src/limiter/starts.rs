@@ -5,15 +5,18 @@ use super::Rate;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Starts are counted by slots of so many milliseconds.
-const SLOT_MS: u64 = 20;
+/// Starts are counted by slots of time, so many to a second.
+const PER_SECOND: usize = 50;
 
-/// As many slots as a second touches.
-const SLOTS: usize = 51;
+/// One slot, in milliseconds.
+const SLOT_MS: u64 = 1_000 / PER_SECOND as u64;
 
-/// Of the rate: what may start in a second beyond rate + burst, less the one that the burst has for this too.
-/// So requests may be 100 ms late, a disk's sync, and cost no pace, and what is let through is 20, 78 and 970
-/// at the default paces of numbers that bear 20, 80 and 1,000.
+/// As many as a second touches.
+const SLOTS: usize = PER_SECOND + 1;
+
+/// Of the rate: what may start in a second beyond rate + burst, less one request, so that a number which bears
+/// 20 gets no 21. Requests may be nearly 100 ms late, a disk's sync, and cost no pace. At the default paces
+/// 20, 78 and 970 start in a second at most, of numbers that bear 20, 80 and 1,000.
 const LATE: f64 = 0.1;
 
 /// What one pace has let pass: the starts of the last second, and what has not started yet. Whatever of it
