@@ -151,8 +151,6 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cmp::Reverse;
-    use std::collections::BinaryHeap;
     use std::time::Duration;
 
     fn rate(per_second: f64, burst: u32) -> Rate {
@@ -261,95 +259,6 @@ mod tests {
         }
         pace.retune(Some(rate(1_000.0, 100)), start);
         assert!(pace.free_at(start) >= start + 5 * SECOND);
-    }
-
-    /// A minute of a number that always has jobs, at the default pace of one that bears so many a second: the
-    /// highest second of what started, and the part of the pace that was used. What passes starts so much
-    /// later; that is asked of the time since the beginning.
-    fn minute(bears: u32, mut late: impl FnMut(Duration) -> Duration) -> (usize, f64) {
-        let (start, per_second) = (Instant::now(), f64::from(bears) * 0.875);
-        let mut pace = Pace::new(Some(Rate::new(per_second, None).unwrap()), start);
-        let (mut pending, mut started) = (BinaryHeap::<Reverse<Instant>>::new(), Vec::new());
-        let mut now = start;
-        while now < start + 60 * SECOND {
-            let free = pace.free_at(now);
-            match pending.peek() {
-                Some(&Reverse(first)) if first <= free => {
-                    pending.pop();
-                    now = first;
-                    pace.started(now);
-                    started.push(now);
-                }
-                _ => {
-                    now = free;
-                    if pace.pass(now).is_ok() {
-                        pending.push(Reverse(now + late(now - start)));
-                    }
-                }
-            }
-        }
-        let used = f64::from(u32::try_from(started.len()).unwrap()) / 60.0 / per_second;
-        (highest_second(&started), used)
-    }
-
-    /// Of moments in order.
-    fn highest_second(moments: &[Instant]) -> usize {
-        let up_to = |(last, at): (usize, &Instant)| {
-            last + 1 - moments.partition_point(|moment| *at - *moment >= SECOND)
-        };
-        moments.iter().enumerate().map(up_to).max().unwrap()
-    }
-
-    /// A disk that stands still for so long at the end of each period: all that it held starts then.
-    fn stalls(period: Duration, at_its_end: Duration) -> impl FnMut(Duration) -> Duration {
-        move |now| {
-            let rest = period.mul_f64(1.0 - now.div_duration_f64(period).fract());
-            if rest < at_its_end { rest } else { Duration::ZERO }
-        }
-    }
-
-    const BEARS_AND_MOST: [(u32, usize); 3] = [(20, 20), (80, 78), (1_000, 970)];
-
-    #[test]
-    fn requests_that_start_late_together_are_within_what_a_number_bears() {
-        for (bears, most) in BEARS_AND_MOST {
-            for (period, still) in [(5, 0.3), (5, 0.9), (10, 3.0)] {
-                let (period, still) = (period * SECOND, SECOND.mul_f64(still));
-                let (highest, used) = minute(bears, stalls(period, still));
-                assert!(highest <= most, "{highest} of {bears}, still for {still:?}");
-                // All but a tenth of a second of a standstill is lost, and little more.
-                let lost = (still.as_secs_f64() - 0.1) / period.as_secs_f64();
-                assert!(used > 0.95 - lost, "{used} of {bears}, still for {still:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn requests_that_were_late_all_along_and_catch_up_are_within_what_a_number_bears() {
-        for (bears, most) in BEARS_AND_MOST {
-            for late in [0.1, 0.3, 0.5, 0.9, 2.0].map(|seconds| SECOND.mul_f64(seconds)) {
-                let caught_up = |now| late.min((10 * SECOND).saturating_sub(now));
-                let (highest, _) = minute(bears, caught_up);
-                assert!(highest <= most, "{highest} of {bears}, {late:?} late");
-            }
-        }
-    }
-
-    #[test]
-    fn a_disk_that_takes_less_than_a_tenth_of_a_second_costs_no_pace() {
-        let millis = Duration::from_millis;
-        for bears in [20, 80, 1_000] {
-            for late in [1, 20, 50, 80].map(millis) {
-                let (_, used) = minute(bears, |_| late);
-                assert!(used > 0.99, "{used} of {bears}, each {late:?} late");
-                // Those that come during a sync start together at its end.
-                let (_, used) = minute(bears, stalls(late, late));
-                assert!(used > 0.99, "{used} of {bears}, at most {late:?} late");
-            }
-            let mut chance = fastrand::Rng::with_seed(7);
-            let (_, used) = minute(bears, |_| millis(20).mul_f64(-chance.f64().ln()));
-            assert!(used > 0.99, "{used} of {bears}, late by chance");
-        }
     }
 
     #[test]
