@@ -11,6 +11,7 @@ use chakra_sender::queue::Receipt;
 use chakra_sender::queue::rabbitmq::{Marked, RabbitSettings, Touch};
 use chakra_sender::wire::{Class, Priority};
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -188,6 +189,37 @@ async fn a_job_that_is_dropped_unsettled_comes_again() {
     drop(story.next().await);
     let again = story.next().await;
     assert!(again.earlier > 0 && again.receipt.is_ours());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_those_that_end_together_one_that_is_still_in_hand_is_not_let_go() {
+    let mut story = Story::with_lane().await;
+    let jobs = ["one", "two", "three", "four", "five"];
+    for id in jobs {
+        story.publish(NUMBER, &job(id), plain()).await;
+    }
+    let mut came = Vec::new();
+    for _ in jobs {
+        came.push(story.next().await);
+    }
+    let in_hand = came.remove(2);
+    let settled = came.into_iter().map(async |incoming| {
+        let settlement = accepted(&incoming);
+        incoming.receipt.settle(&settlement, ()).await
+    });
+    for settled in join_all(settled).await {
+        settled.unwrap();
+    }
+    drop(in_hand);
+    let again = story.next().await;
+    assert_eq!((id(&again), again.earlier), ("three", 1));
+    let settlement = accepted(&again);
+    again.receipt.settle(&settlement, ()).await.unwrap();
+    story.queue.stop_consuming();
+    assert!(story.jobs.recv().await.is_none());
+    story.queue.close().await;
+    let lane = story.broker.names().lane(&number(NUMBER), Priority::Normal);
+    assert_eq!(story.client.depth(&lane).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! The staleness fence. A process that stood still (SIGSTOP, swap, a paused container) must not send
 //! on waking what the broker has given to another meanwhile: so everything that it held is void, and
 //! its connections are closed, which makes the broker deliver all of it again. Knows no deliveries:
-//! those remember the generation under which they came (`receipt::Hold`).
+//! those remember the generation under which they came (`hold::Hold`).
 //!
 //! What notices: the monotonic clock goes on while a process is stopped, frozen by its cgroup or
 //! swapped out; the wall clock goes on while the whole system sleeps, and leaps where a virtual

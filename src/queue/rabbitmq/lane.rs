@@ -5,8 +5,9 @@ use super::connection::{CLOSED_NORMALLY, LONGEST_PAUSE, Pauses};
 use super::declare::{DeclareError, declare};
 use super::decode::{Decoded, Original};
 use super::headers;
+use super::hold::{HEEDED, Hold, Leaving, Unacknowledged};
 use super::reason::explain;
-use super::receipt::{Desk, Hold, Message, RabbitReceipt, Unacknowledged};
+use super::receipt::{Desk, Message, RabbitReceipt};
 use super::suspect::decode_carefully;
 use super::tenures::Tenures;
 use super::topology::Topology;
@@ -16,10 +17,9 @@ use crate::queue::{Incoming, Tenure};
 use crate::wire::{NumberId, Priority};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Acker, Channel, Connection, Consumer};
-use std::sync::atomic::Ordering::SeqCst;
+use lapin::{Channel, Connection, Consumer};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -30,10 +30,6 @@ const QUIET: Duration = Duration::from_millis(100);
 
 /// Going quiet takes no longer than this.
 const QUIET_AT_MOST: Duration = Duration::from_secs(1);
-
-/// A busy quorum queue takes acknowledgements in batches, and forgets those that it has not taken
-/// when their channel closes (RabbitMQ 3.10): a job that was sent would be delivered again.
-const HEEDED: Duration = Duration::from_millis(500);
 
 /// What a lane's task is told.
 #[derive(Clone)]
@@ -80,11 +76,11 @@ struct Subscription {
     channel: Arc<Channel>,
     urgent: Consumer,
     normal: Consumer,
-    dropped: mpsc::Receiver<Acker>,
+    leaving: Leaving,
     tenure: Tenure,
     /// Ends the tenure when it is time to give back what has not begun.
     over: CancellationToken,
-    _ends: EndsWith,
+    ends: EndsWith,
 }
 
 /// However a subscription ends: the broker has given back what was held by then, so none of it waits for
@@ -94,8 +90,8 @@ struct EndsWith {
     over: CancellationToken,
 }
 
-impl Drop for EndsWith {
-    fn drop(&mut self) {
+impl EndsWith {
+    fn end(&self) {
         if let Some(hold) = self.hold.upgrade() {
             hold.end();
         }
@@ -103,32 +99,32 @@ impl Drop for EndsWith {
     }
 }
 
+impl Drop for EndsWith {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// What deliveries of one subscription have in common.
 struct Claim<'a> {
     hold: &'a Arc<Hold>,
-    channel: &'a Arc<Channel>,
     tenure: &'a Tenure,
 }
 
-/// What came by a subscription.
-enum Came {
-    /// A delivery that was dropped unsettled.
-    Dropped(Acker),
-    Delivery(Box<Option<lapin::Result<Delivery>>>, Priority),
-}
+/// What came by a subscription; none where a consumer ended.
+type Came = (Option<lapin::Result<Delivery>>, Priority);
 
 impl Subscription {
     fn claim<'a>(&'a self, hold: &'a Arc<Hold>) -> Claim<'a> {
-        Claim { hold, channel: &self.channel, tenure: &self.tenure }
+        Claim { hold, tenure: &self.tenure }
     }
 
     /// The next that comes, urgent ones first. Cancelled, it loses none.
     async fn next(&mut self) -> Came {
         tokio::select! {
             biased;
-            Some(acker) = self.dropped.recv() => Came::Dropped(acker),
-            delivery = self.urgent.next() => Came::Delivery(Box::new(delivery), Priority::Urgent),
-            delivery = self.normal.next() => Came::Delivery(Box::new(delivery), Priority::Normal),
+            delivery = self.urgent.next() => (delivery, Priority::Urgent),
+            delivery = self.normal.next() => (delivery, Priority::Normal),
         }
     }
 }
@@ -192,13 +188,14 @@ impl LaneTask {
             channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
         };
         // First: what comes after a standstill is ours, what came before it is not.
-        let (hold, dropped) = Hold::new(&self.desk.fence, self.prefetch.saturating_mul(2));
+        let (hold, way_out) = Hold::new(&self.desk.fence, self.prefetch.saturating_mul(2));
+        let leaving = way_out.by(&channel);
         let over = self.orders.stop.child_token();
         let tenure = self.tenures.begin(over.clone());
         let urgent = consume(Priority::Urgent).await?;
         let normal = consume(Priority::Normal).await?;
-        let _ends = EndsWith { hold: Arc::downgrade(&hold), over: over.clone() };
-        Ok((Subscription { channel, urgent, normal, dropped, tenure, over, _ends }, hold))
+        let ends = EndsWith { hold: Arc::downgrade(&hold), over: over.clone() };
+        Ok((Subscription { channel, urgent, normal, leaving, tenure, over, ends }, hold))
     }
 
     /// Hands deliveries on. Returns why the subscription was lost; none when told to stop.
@@ -215,15 +212,12 @@ impl LaneTask {
         }
     }
 
-    async fn take(&self, came: Came, claim: &Claim<'_>) -> Result<(), String> {
+    async fn take(&self, (came, priority): Came, claim: &Claim<'_>) -> Result<(), String> {
         match came {
-            Came::Dropped(acker) => give_back(&acker).await,
-            Came::Delivery(delivery, priority) => match *delivery {
-                Some(Ok(delivery)) => self.hand_on(delivery, priority, claim).await,
-                Some(Err(error)) => return Err(explain(&error)),
-                // Without our doing: the queue was deleted, or is to be consumed elsewhere.
-                None => return Err("the broker cancelled the subscription".into()),
-            },
+            Some(Ok(delivery)) => self.hand_on(delivery, priority, claim).await,
+            Some(Err(error)) => return Err(explain(&error)),
+            // Without our doing: the queue was deleted, or is to be consumed elsewhere.
+            None => return Err("the broker cancelled the subscription".into()),
         }
         Ok(())
     }
@@ -240,7 +234,7 @@ impl LaneTask {
         let lane = Some((self.number.clone(), priority));
         let (history, waited_for) = (travel.history.clone(), travel.waited_for);
         let message = Message { original, travel, lane };
-        let unacknowledged = Unacknowledged::new(claim.channel, &delivery);
+        let unacknowledged = Unacknowledged::new(&delivery);
         let (hold, desk) = (Arc::clone(claim.hold), Arc::clone(&self.desk));
         let receipt = RabbitReceipt::new(unacknowledged, hold, message, desk);
         self.traffic.delivered();
@@ -280,7 +274,7 @@ impl LaneTask {
         }
         subscription.over.cancel();
         let Subscription { channel, urgent, normal, tenure, .. } = &mut subscription;
-        let claim = Claim { hold: &hold, channel, tenure };
+        let claim = Claim { hold: &hold, tenure };
         for consumer in [&*urgent, &*normal] {
             let cancelled =
                 channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
@@ -306,25 +300,18 @@ impl LaneTask {
 
 /// Waits until each delivery of a lane that was left is settled, or until none will be any more.
 async fn settle(orders: &Orders, subscription: &mut Subscription, hold: Arc<Hold>) {
-    let has_let_go = hold.has_let_go();
-    // From here on only receipts keep it: when the last one goes, `dropped` ends.
+    // From here on only receipts keep it: with the last one `leaving` ends.
     drop(hold);
-    let dropped = &mut subscription.dropped;
-    let all = async {
-        while let Some(acker) = dropped.recv().await {
-            give_back(&acker).await;
+    let Subscription { leaving, ends, .. } = subscription;
+    let ended = orders.close.run_until_cancelled(leaving.ended()).await;
+    let was_acknowledged = match ended {
+        Some(was_acknowledged) => was_acknowledged,
+        None => {
+            ends.end();
+            leaving.ended().await
         }
     };
-    let _all = orders.close.run_until_cancelled(all).await;
-    if has_let_go.load(SeqCst) {
+    if was_acknowledged {
         tokio::time::sleep(HEEDED).await;
-    }
-}
-
-/// Puts a delivery back, to be delivered again.
-pub(super) async fn give_back(acker: &Acker) {
-    let options = BasicNackOptions { requeue: true, multiple: false };
-    if let Err(error) = acker.nack(options).await {
-        tracing::debug!(reason = %explain(&error), "a dropped delivery went with its channel");
     }
 }

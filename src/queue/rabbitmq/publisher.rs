@@ -12,8 +12,8 @@
 use super::connection::{self, Connector, Pauses, Told};
 use super::declare::{DeclareError, declare};
 use super::fence::Fence;
+use super::hold::Hold;
 use super::reason::{explain, soft};
-use super::receipt::Hold;
 use super::topology::Topology;
 use crate::clock;
 use crate::crash::{self, Stage};

@@ -2,8 +2,9 @@
 //! look at what the acknowledgement returns.
 
 use super::decode::Original;
-use super::fence::{Fence, Generation};
+use super::fence::Fence;
 use super::headers::{self, Travel};
+use super::hold::{Hold, Unacknowledged};
 use super::publisher::{Outgoing, PublishError, Publisher};
 use super::suspect::Touch;
 use super::topology::{Names, Step, lane_key, step_for};
@@ -13,14 +14,11 @@ use crate::metrics::{Acknowledged, Metrics, PublishKind};
 use crate::policy::{self, Reschedule, Settlement, Why};
 use crate::queue::{Receipt, SettleError};
 use crate::wire::{Event, NumberId, Priority, ResultEvent, Status};
-use lapin::message::Delivery;
-use lapin::options::BasicAckOptions;
-use lapin::types::{DeliveryTag, ShortString};
-use lapin::{Acker, Channel};
+use lapin::types::ShortString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+
+/// Why a delivery is not ours any more.
+const GONE: &str = "its subscription ended";
 
 /// What receipts need, shared by all.
 #[derive(Debug)]
@@ -30,92 +28,6 @@ pub(super) struct Desk {
     pub(super) metrics: Arc<Metrics>,
     pub(super) touch: Touch,
     pub(super) fence: Fence,
-}
-
-/// One subscription's hold on its deliveries.
-#[derive(Debug)]
-pub(super) struct Hold {
-    /// Cancelled when the broker has given every delivery back.
-    over: CancellationToken,
-    /// What came before this process last stood still is not ours, whatever the broker says.
-    fence: (Fence, Generation),
-    /// Whether deliveries are acknowledged right now.
-    letting_go: watch::Sender<bool>,
-    /// Something was acknowledged. It outlives the hold.
-    let_go: Arc<AtomicBool>,
-    dropped: mpsc::Sender<Acker>,
-}
-
-impl Hold {
-    /// A hold that begins now, and the deliveries that were dropped unsettled: they are to be given
-    /// back. `most` is the greatest number of deliveries in hand.
-    pub(super) fn new(fence: &Fence, most: u16) -> (Arc<Hold>, mpsc::Receiver<Acker>) {
-        let (dropped, back) = mpsc::channel(usize::from(most).max(1));
-        let hold = Hold {
-            over: CancellationToken::new(),
-            fence: (fence.clone(), fence.generation()),
-            letting_go: watch::Sender::new(true),
-            let_go: Arc::default(),
-            dropped,
-        };
-        (Arc::new(hold), back)
-    }
-
-    /// Whether the deliveries are still ours.
-    pub(super) fn stands(&self) -> bool {
-        let (fence, generation) = &self.fence;
-        !self.over.is_cancelled() && fence.stands(*generation)
-    }
-
-    /// The broker has given every delivery back.
-    pub(super) fn end(&self) {
-        self.over.cancel();
-        self.letting_go.send_replace(true);
-    }
-
-    /// Acknowledges no more for now (false), so that the prefetch fills up and the broker delivers no
-    /// more, or does so again (true).
-    pub(super) fn let_go(&self, now: bool) {
-        self.letting_go.send_replace(now);
-    }
-
-    /// Whether anything has been acknowledged, also once the hold is gone.
-    pub(super) fn has_let_go(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.let_go)
-    }
-
-    async fn wait_to_let_go(&self) {
-        if !*self.letting_go.borrow() {
-            let mut letting_go = self.letting_go.subscribe();
-            // Its sender is here: it does not end.
-            let _now = letting_go.wait_for(|now| *now).await;
-        }
-        self.let_go.store(true, SeqCst);
-    }
-}
-
-/// A delivery that the broker still counts as unacknowledged, with the channel that it came by.
-#[derive(Debug)]
-pub(super) struct Unacknowledged {
-    channel: Arc<Channel>,
-    tag: DeliveryTag,
-    acker: Acker,
-}
-
-impl Unacknowledged {
-    pub(super) fn new(channel: &Arc<Channel>, delivery: &Delivery) -> Unacknowledged {
-        let (tag, acker) = (delivery.delivery_tag, delivery.acker.clone());
-        Unacknowledged { channel: Arc::clone(channel), tag, acker }
-    }
-
-    /// Returns when it is written; false where its channel has ended. By the channel: lapin 4.12.3 hands
-    /// what an `Acker` acknowledges to a task of its own, which spawns another one for it.
-    async fn acknowledge(self) -> lapin::Result<bool> {
-        if !self.acker.usable() {
-            return Ok(false);
-        }
-        self.channel.basic_ack(self.tag, BasicAckOptions::default()).await.map(|()| true)
-    }
 }
 
 /// The right to settle one delivery of a job.
@@ -140,7 +52,7 @@ pub(super) struct Message {
 
 impl Receipt for RabbitReceipt {
     fn is_ours(&self) -> bool {
-        let is_usable = |delivery: &Unacknowledged| delivery.acker.usable();
+        let is_usable = Unacknowledged::is_usable;
         self.hold.stands() && self.unacknowledged.as_ref().is_some_and(is_usable)
     }
 
@@ -156,13 +68,10 @@ impl Receipt for RabbitReceipt {
 }
 
 impl Drop for RabbitReceipt {
-    /// Unsettled: the lane gives it back, so that it comes again.
+    /// Unsettled: it is given back, so that it comes again.
     fn drop(&mut self) {
-        if let Some(delivery) = self.unacknowledged.take()
-            && self.hold.stands()
-        {
-            // Full or closed only when the subscription is gone, and with it the delivery.
-            let _gone = self.hold.dropped.try_send(delivery.acker);
+        if let Some(delivery) = self.unacknowledged.take() {
+            self.hold.give_back(&delivery);
         }
     }
 }
@@ -325,26 +234,21 @@ impl RabbitReceipt {
     }
 
     async fn acknowledge(&mut self) -> Result<(), SettleError> {
-        self.hold.wait_to_let_go().await;
         let Some(delivery) = self.unacknowledged.take() else { return Ok(()) };
-        // True only means written: where the subscription ended first, the broker does not heed it.
-        // lapin 4.12.3 never answers one that meets the end of its connection.
-        let acknowledged = self.hold.over.run_until_cancelled(delivery.acknowledge()).await;
+        let is_acknowledged = self.hold.acknowledge(delivery).await;
         crash::point(Stage::Acknowledged);
-        let ours = self.hold.stands();
-        let (outcome, settled) = match acknowledged {
-            Some(Ok(true)) if ours => (Acknowledged::Ok, Ok(())),
-            Some(Ok(_)) | None => (Acknowledged::Lost, Err("its subscription ended".to_owned())),
-            Some(Err(error)) => (Acknowledged::Lost, Err(error.to_string())),
+        let (outcome, settled) = match is_acknowledged {
+            true => (Acknowledged::Ok, Ok(())),
+            false => (Acknowledged::Lost, Err(SettleError::Lost(GONE.into()))),
         };
         self.desk.metrics.acknowledged(outcome);
-        settled.map_err(SettleError::Lost)
+        settled
     }
 
     fn still_ours(&self) -> Result<(), SettleError> {
         match self.is_ours() {
             true => Ok(()),
-            false => Err(SettleError::Lost("its subscription ended".into())),
+            false => Err(SettleError::Lost(GONE.into())),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is known of a lane's backlog without asking the broker: where a lane is consumed and its prefetch
 //! was not full, nothing waits. Asking costs, and a thousand idle lanes must cost nothing.
 
-use super::receipt::Hold;
+use super::hold::Hold;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// One lane's, told by who consumes it; clones are the same.
@@ -72,7 +72,7 @@ mod tests {
      {
         let traffic = Traffic::default();
         assert!(traffic.may_wait(), "nobody consumes it yet");
-        let (hold, _dropped) = Hold::new(&Fence::new(), 4);
+        let (hold, _way_out) = Hold::new(&Fence::new(), 4);
         traffic.consumed(&hold, 2);
         assert!(!traffic.may_wait());
         let mut in_hand = Vec::new();

@@ -11,11 +11,11 @@ use super::connection::{CLOSED_NORMALLY, Pauses};
 use super::decode::Original;
 use super::directory::{self, Directory, Verdict};
 use super::headers;
+use super::hold::{HEEDED, Hold, Unacknowledged};
 use super::inbox::{LaneRequest, NoLane};
-use super::lane::give_back;
 use super::publisher::{Outgoing, PublishError};
 use super::reason::explain;
-use super::receipt::{Desk, Hold, Message, RabbitReceipt, Unacknowledged};
+use super::receipt::{Desk, Message, RabbitReceipt};
 use super::suspect::decode_carefully;
 use super::topology::{Step, read_lane_key};
 use crate::clock;
@@ -127,7 +127,8 @@ impl Office {
         mut consumer: Consumer,
         stop: &CancellationToken,
     ) -> Option<String> {
-        let (hold, mut dropped) = Hold::new(&self.unrouted.desk.fence, PREFETCH * 2);
+        let (hold, way_out) = Hold::new(&self.unrouted.desk.fence, PREFETCH * 2);
+        let mut leaving = way_out.by(channel);
         let mut jobs = JoinSet::new();
         let mut order = Order::new(PREFETCH);
         let lost = loop {
@@ -135,11 +136,10 @@ impl Office {
                 biased;
                 () = stop.cancelled() => break None,
                 Some(_) = jobs.join_next() => order.forget_if(jobs.is_empty()),
-                Some(acker) = dropped.recv() => give_back(&acker).await,
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => {
                         let place = order.join(delivery.routing_key.as_str());
-                        let held = (Unacknowledged::new(channel, &delivery), Arc::clone(&hold));
+                        let held = (Unacknowledged::new(&delivery), Arc::clone(&hold));
                         jobs.spawn(Arc::clone(self).handle(delivery, held, place));
                     }
                     Some(Err(error)) => break Some(explain(&error)),
@@ -153,6 +153,9 @@ impl Office {
             while jobs.join_next().await.is_some() {}
         }
         hold.end();
+        if leaving.ended().await && lost.is_none() {
+            tokio::time::sleep(HEEDED).await;
+        }
         lost
     }
 
