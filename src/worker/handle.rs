@@ -114,10 +114,11 @@ impl Hall {
             tracing::error!(job = %job.id, %error, "not sent: its beginning could not be recorded");
             return Some(policy::given_back(&history));
         }
-        // The fence: what is somebody else's by now is not sent, and was not begun.
-        if !incoming.receipt.is_ours() {
-            self.noted(job, delivery.retract(&history, clock::wall()).await);
-            return None;
+        // The fence: what is somebody else's by now, or expired while a slow disk recorded it, was not begun.
+        let (is_ours, now) = (incoming.receipt.is_ours(), clock::wall());
+        if !is_ours || policy::is_expired(job, now) {
+            self.noted(job, delivery.retract(&history, now).await);
+            return is_ours.then(|| policy::expired(job, &history, now));
         }
 
         crash::point(Stage::AfterBegin);
@@ -139,11 +140,10 @@ impl Hall {
         if let Answer::Accepted { whatsapp_message_id: Some(id) } = &answer {
             self.looking.accepted(job, id, now);
         }
-        let times = (began, now);
-        self.whereabouts.answered(track, attempt, &answer, times);
+        self.whereabouts.answered(track, attempt, &answer, (began, now));
         let settlement = {
             let retry = &self.live.borrow().retry;
-            policy::conclude(job, &history, answer, retry, times, fastrand::f64())
+            policy::conclude(job, &history, answer, retry, (began, now), fastrand::f64())
         };
         if !Outcome::is_remembered(&settlement) {
             // It was answered: a second delivery of it is not in doubt.

@@ -51,6 +51,7 @@ mod rabbitmq_outages;
 mod readme;
 mod sandbox;
 mod sandbox_webhooks;
+mod slow_disk;
 mod status_page;
 mod statuses;
 mod support;
