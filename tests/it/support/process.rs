@@ -220,7 +220,8 @@ impl Text {
     /// Waits until the lines so far are such. False where they end before, or it takes too long.
     pub(crate) async fn until(&mut self, are_such: impl Fn(&[String]) -> bool) -> bool {
         let told = |seen: &Seen| seen.ended || are_such(&seen.lines);
-        timeout(IN_TIME, self.0.wait_for(told)).await.is_ok() && are_such(&self.lines())
+        let waited = timeout(IN_TIME, self.0.wait_for(told)).await.is_ok();
+        waited && are_such(&self.lines())
     }
 
     /// Waits for this many lines.
