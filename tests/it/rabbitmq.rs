@@ -203,7 +203,7 @@ async fn of_those_that_end_together_one_that_is_still_in_hand_is_not_let_go() {
         came.push(story.next().await);
     }
     let in_hand = came.remove(2);
-    let settled = came.into_iter().map(async |incoming| {
+    let settled = came.into_iter().map(|incoming| async move {
         let settlement = accepted(&incoming);
         incoming.receipt.settle(&settlement, ()).await
     });
