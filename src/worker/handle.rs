@@ -207,7 +207,7 @@ impl Hall {
         self.metrics.waited(WaitGate::Lane, ready.elapsed());
         let turn = turn?;
 
-        // The last look before the request: time has passed at the gates.
+        // The last look before its beginning is recorded: time has passed at the gates.
         if policy::is_expired(job, clock::wall()) {
             return Err(expired(job, &history));
         }

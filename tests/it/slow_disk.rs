@@ -3,19 +3,15 @@
 
 use crate::support::broker::Broker;
 use crate::support::process::{Program, sandbox};
-use crate::support::story::plain;
+use crate::support::story::{plain, until};
 use crate::support::world::{NUMBER, text};
 use chakra_sender::clock;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::time::Duration;
-use tokio::time::sleep;
 
-/// Between two looks at what tells nothing by itself.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// From here on a job may be sent; a slow machine brings it before the disk in less.
+/// How long the job may be sent: a slow machine takes less to bring it to the disk.
 const GOOD_FOR: Duration = Duration::from_secs(8);
 
 /// A ledger that takes nothing in for as long as this lives. What stops the thread has to be who lets it go
@@ -54,6 +50,11 @@ async fn a_job_that_expires_while_its_beginning_is_recorded_is_not_sent_and_was_
     let admin = worker.admin().await;
     admin.ready().await;
     let (client, names) = (broker.client().await, broker.names());
+    let outcome = async || {
+        let event = client.take(&names.results()).await;
+        let event: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
+        [&event["id"], &event["status"]].map(|text| text.as_str().unwrap().to_owned())
+    };
 
     let disk = StandsStill::of(worker.child.id());
     let end = clock::wall() + GOOD_FOR;
@@ -62,19 +63,13 @@ async fn a_job_that_expires_while_its_beginning_is_recorded_is_not_sent_and_was_
     client.publish((&names.sends(), NUMBER), job.as_bytes(), plain()).await;
     admin.says("/metrics", 200, "chakra_sender_wait_seconds_count{gate=\"lane\"} 1").await;
     assert!(clock::wall() < end, "it had its turn too late for this story");
-    while clock::wall() <= end {
-        sleep(LOOK).await;
-    }
+    until(|| clock::wall() > end).await;
     drop(disk);
-    let event = client.take(&names.results()).await;
-    let event: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
-    assert_eq!((&event["id"], &event["status"]), (&"order-1".into(), &"expired".into()));
+    assert_eq!(outcome().await, ["order-1", "expired"]);
     assert_eq!(sandbox.record().count_requests(), 0);
 
     // Not begun: enqueued again it is in no doubt.
     client.publish((&names.sends(), NUMBER), lasting.as_bytes(), plain()).await;
-    let event = client.take(&names.results()).await;
-    let event: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
-    assert_eq!((&event["id"], &event["status"]), (&"order-1".into(), &"accepted".into()));
+    assert_eq!(outcome().await, ["order-1", "accepted"]);
     assert_eq!(sandbox.record().count_requests(), 1);
 }

@@ -212,7 +212,7 @@ impl Batch {
         let back = BasicNackOptions { requeue: true, multiple: false };
         try_join_all(self.dropped.iter().map(|tag| channel.basic_nack(*tag, back))).await?;
         for tag in self.dropped {
-            tags.given_back(tag);
+            tags.through(tag);
         }
         let frames = tags.acknowledge(&self.done).into_iter();
         let write = |Frame { tag, multiple }| channel.basic_ack(tag, BasicAckOptions { multiple });

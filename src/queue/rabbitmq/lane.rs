@@ -78,8 +78,6 @@ struct Subscription {
     normal: Consumer,
     leaving: Leaving,
     tenure: Tenure,
-    /// Ends the tenure when it is time to give back what has not begun.
-    over: CancellationToken,
     ends: EndsWith,
 }
 
@@ -87,6 +85,7 @@ struct Subscription {
 /// a turn any longer.
 struct EndsWith {
     hold: Weak<Hold>,
+    /// Ends the tenure, also by itself when it is time to give back what has not begun.
     over: CancellationToken,
 }
 
@@ -194,8 +193,8 @@ impl LaneTask {
         let tenure = self.tenures.begin(over.clone());
         let urgent = consume(Priority::Urgent).await?;
         let normal = consume(Priority::Normal).await?;
-        let ends = EndsWith { hold: Arc::downgrade(&hold), over: over.clone() };
-        Ok((Subscription { channel, urgent, normal, leaving, tenure, over, ends }, hold))
+        let ends = EndsWith { hold: Arc::downgrade(&hold), over };
+        Ok((Subscription { channel, urgent, normal, leaving, tenure, ends }, hold))
     }
 
     /// Hands deliveries on. Returns why the subscription was lost; none when told to stop.
@@ -272,7 +271,7 @@ impl LaneTask {
                 break;
             }
         }
-        subscription.over.cancel();
+        subscription.ends.over.cancel();
         let Subscription { channel, urgent, normal, tenure, .. } = &mut subscription;
         let claim = Claim { hold: &hold, tenure };
         for consumer in [&*urgent, &*normal] {

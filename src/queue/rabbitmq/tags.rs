@@ -24,16 +24,11 @@ pub(super) struct Tags {
 }
 
 impl Tags {
-    /// One was given back.
-    pub(super) fn given_back(&mut self, tag: DeliveryTag) {
-        self.note(tag);
-    }
-
     /// The fewest frames that acknowledge these, each of which was delivered and is not acknowledged yet, and
     /// nothing else.
     pub(super) fn acknowledge(&mut self, finished: &[DeliveryTag]) -> Vec<Frame> {
         for tag in finished {
-            self.note(*tag);
+            self.through(*tag);
         }
         // All below it are through.
         let gap = self.missing.first().copied().unwrap_or(DeliveryTag::MAX);
@@ -43,7 +38,8 @@ impl Tags {
         together.into_iter().chain(singly).collect()
     }
 
-    fn note(&mut self, tag: DeliveryTag) {
+    /// One is acknowledged, or was given back.
+    pub(super) fn through(&mut self, tag: DeliveryTag) {
         if tag > self.highest {
             self.missing.extend(self.highest + 1..tag);
             self.highest = tag;
@@ -86,9 +82,9 @@ mod tests {
     #[test]
     fn one_that_was_given_back_is_in_nobodys_way() {
         let mut tags = Tags::default();
-        tags.given_back(2);
+        tags.through(2);
         assert_eq!(tags.acknowledge(&[1, 3]), [all_to(3)]);
-        tags.given_back(4);
+        tags.through(4);
         assert_eq!(tags.acknowledge(&[6, 5]), [all_to(6)]);
     }
 
@@ -120,7 +116,7 @@ mod tests {
                 if is_given_back {
                     for tag in finished {
                         prop_assert!(outstanding.remove(tag));
-                        tags.given_back(*tag);
+                        tags.through(*tag);
                     }
                     continue;
                 }

@@ -2,6 +2,7 @@
 //! the sandbox. Built, drained and built again as `worker` does it.
 
 use super::broker::{Broker, Client, SOON};
+use super::story::reach_within;
 use super::world::{self, World};
 use chakra_sender::clock;
 use chakra_sender::ledger::Ledger;
@@ -200,12 +201,7 @@ impl Pipeline {
 
     /// Waits until the queue is in such a state.
     pub(crate) async fn reach(&self, goal: impl FnMut(&BrokerState) -> bool) {
-        let mut state = self.running.as_ref().unwrap().queue.state();
-        // What was found locks the state: looked at once more beside it, it would never change again.
-        let reached =
-            tokio::time::timeout(WITHIN, state.wait_for(goal)).await.map(|found| found.is_ok());
-        let is_there = reached.unwrap_or_else(|_| panic!("it stays {:?}", *state.borrow()));
-        assert!(is_there, "the queue has ended");
+        reach_within(WITHIN, &self.running.as_ref().unwrap().queue, goal).await;
     }
 
     /// The worker's metrics, also for after its drain.

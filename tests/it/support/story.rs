@@ -70,8 +70,17 @@ pub(crate) async fn reach(
     queue: &RabbitQueue,
     goal: impl FnMut(&BrokerState) -> bool,
 ) -> BrokerState {
+    reach_within(SOON, queue, goal).await
+}
+
+/// What is found locks the state: it is looked at a second time only where nothing was.
+pub(crate) async fn reach_within(
+    within: Duration,
+    queue: &RabbitQueue,
+    goal: impl FnMut(&BrokerState) -> bool,
+) -> BrokerState {
     let mut state = queue.state();
-    let reached = tokio::time::timeout(SOON, state.wait_for(goal)).await;
+    let reached = tokio::time::timeout(within, state.wait_for(goal)).await;
     reached.unwrap_or_else(|_| panic!("it stays {:?}", queue.state().borrow())).unwrap().clone()
 }
 
