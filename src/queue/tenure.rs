@@ -1,5 +1,6 @@
 //! Whose a lane is, and for how long. Decides nothing: the queue begins and ends it, the worker heeds it.
 
+use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 /// One worker's time with one lane. A lane that comes back to the same worker begins a new one: who had
@@ -32,8 +33,9 @@ impl Tenure {
 
     /// Waits for this as long as the lane is ours; none when it goes elsewhere first: what has not begun
     /// by then is to be given back.
-    pub async fn unless_over<T>(&self, what: impl Future<Output = T>) -> Option<T> {
-        self.over.run_until_cancelled(what).await
+    pub fn unless_over<T>(&self, what: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+        // Not by `run_until_cancelled`, which has room for it twice: thousands of jobs wait like this.
+        what.with_cancellation_token(&self.over)
     }
 
     /// Whether the number is surely ours alone. Until then another worker may serve one of the lane's two

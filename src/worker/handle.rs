@@ -17,6 +17,8 @@ use crate::policy::{
 };
 use crate::queue::{Incoming, Receipt, Tenure};
 use crate::wire::{Class, Kind, Priority, Scope, SendJob};
+use futures_util::FutureExt;
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -146,21 +148,32 @@ impl Hall {
             policy::conclude(job, &history, answer, retry, (began, now), fastrand::f64())
         };
         if !Outcome::is_remembered(&settlement) {
-            // It was answered: a second delivery of it is not in doubt.
-            let Settlement::Reschedule(wait) = &settlement else {
-                let history = History { attempts: attempt, ..history };
-                self.noted(job, delivery.answered(&history, now).await);
-                return Some(settlement);
-            };
-            self.noted(
-                job,
-                match wait.history.doubt {
-                    None => delivery.answered(&wait.history, now).await,
-                    Some(doubt) => self.doubt(job, delivery, doubt).await,
-                },
-            );
+            let history = History { attempts: attempt, ..history };
+            self.attempted(job, delivery, &history, &settlement, now).await;
         }
         Some(settlement)
+    }
+
+    /// Records what came of an attempt that no outcome tells of: an answer, so that a second delivery of the
+    /// job is not in doubt, or a doubt.
+    async fn attempted(
+        &self,
+        job: &SendJob,
+        delivery: &Delivery,
+        history: &History,
+        settlement: &Settlement,
+        now: Timestamp,
+    ) {
+        let recorded = match settlement {
+            Settlement::Reschedule(wait) => match wait.history.doubt {
+                None => delivery.answered(&wait.history, now).await,
+                Some(doubt) => self.doubt(job, delivery, doubt).await,
+            },
+            Settlement::Finish(_) | Settlement::DeadLetter { .. } => {
+                delivery.answered(history, now).await
+            }
+        };
+        self.noted(job, recorded);
     }
 
     /// Passes its recipient's line, what earlier deliveries left, the job's own times, its template's
@@ -425,13 +438,13 @@ fn held(job: &SendJob, history: &History, rest: Duration) -> Stopped {
 }
 
 /// Waits for `what`, unless the lane goes elsewhere: then a job that has not begun goes back unchanged.
-async fn unless_over<T>(
+fn unless_over<T>(
     tenure: &Tenure,
     history: &History,
     what: impl Future<Output = T>,
-) -> Result<T, Stopped> {
-    let done = tenure.unless_over(what).await;
-    done.ok_or_else(|| Stopped::settled(policy::given_back(history)))
+) -> impl Future<Output = Result<T, Stopped>> {
+    let done = tenure.unless_over(what);
+    done.map(|done| done.ok_or_else(|| Stopped::settled(policy::given_back(history))))
 }
 
 /// A job that goes on before it is known what its earlier deliveries came to. Its next message is not

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
+use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 /// After an acknowledgement the next one waits so long for others; one alone goes at once. A worker that is
@@ -93,7 +94,7 @@ impl Hold {
                 && is_written.await.is_ok()
         };
         // Written is not heeded: where the subscription ended first, the broker has given it back.
-        self.over.run_until_cancelled(leaves).await == Some(true) && self.stands()
+        leaves.with_cancellation_token(&self.over).await == Some(true) && self.stands()
     }
 
     /// Gives a delivery back that was dropped unsettled.

@@ -299,7 +299,7 @@ impl PublisherTask {
             return End::Lost { reason: error.to_string(), exchange_missing };
         }
         match open(connection).await {
-            Ok(channel) => self.serve(connection, &channel, pauses).await,
+            Ok(channel) => self.serve(connection, &Arc::new(channel), pauses).await,
             Err(error) => End::Lost { reason: explain(&error), exchange_missing: false },
         }
     }
@@ -307,7 +307,7 @@ impl PublisherTask {
     async fn serve(
         &mut self,
         connection: &Connection,
-        channel: &Channel,
+        channel: &Arc<Channel>,
         pauses: &mut Pauses,
     ) -> End {
         let mut events: BoxStream<'_, Event> = connection.events_listener().boxed();
@@ -319,7 +319,7 @@ impl PublisherTask {
             .filter_map(|(id, request)| Some((id, request.stands(self.of.when_lost)?)))
             .collect();
         for (id, request) in &self.unconfirmed {
-            confirms.push(publish(channel.clone(), *id, Arc::clone(&request.outgoing)));
+            confirms.push(publish(Arc::clone(channel), *id, Arc::clone(&request.outgoing)));
         }
         self.set(PublisherState::Up);
         loop {
@@ -340,7 +340,7 @@ impl PublisherTask {
                     };
                     let Some(request) = request.stands(self.of.when_lost) else { continue };
                     let outgoing = Arc::clone(&request.outgoing);
-                    confirms.push(publish(channel.clone(), self.next, outgoing));
+                    confirms.push(publish(Arc::clone(channel), self.next, outgoing));
                     self.unconfirmed.insert(self.next, request);
                     self.next += 1;
                 }
@@ -403,7 +403,7 @@ async fn open(connection: &Connection) -> lapin::Result<Channel> {
 /// Writes the frames at its first poll and waits for the confirm. All are polled by one task, so
 /// tags and frames have the same order.
 fn publish(
-    channel: Channel,
+    channel: Arc<Channel>,
     id: u64,
     outgoing: Arc<Outgoing>,
 ) -> BoxFuture<'static, (u64, lapin::Result<Confirmation>)> {
@@ -411,7 +411,9 @@ fn publish(
         let Outgoing { exchange, routing_key, body, properties, kind } = &*outgoing;
         let (to, key, options) =
             (exchange.clone(), routing_key.clone(), BasicPublishOptions::default());
-        let written = channel.basic_publish(to, key, options, body, properties.clone()).await;
+        // Boxed by itself: it needs four times the room, and ends with the writing.
+        let written = channel.basic_publish(to, key, options, body, properties.clone());
+        let written = Box::pin(written).await;
         if *kind == PublishKind::Result {
             crash::point(Stage::Published);
         }

@@ -14,6 +14,8 @@ use crate::metrics::{Acknowledged, Metrics, PublishKind};
 use crate::policy::{self, Reschedule, Settlement, Why};
 use crate::queue::{Receipt, SettleError};
 use crate::wire::{Event, NumberId, Priority, ResultEvent, Status};
+use futures_util::TryFutureExt;
+use futures_util::future::join;
 use lapin::types::ShortString;
 use std::sync::Arc;
 
@@ -202,8 +204,9 @@ impl RabbitReceipt {
             kind: PublishKind::Reply,
             ..out.clone()
         };
-        let (recorded, replied) =
-            tokio::join!(self.confirmed(out), self.desk.publisher.publish(reply));
+        // Boxed: a job that asks for no reply holds no room for it.
+        let both = Box::pin(join(self.confirmed(out), self.desk.publisher.publish(reply)));
+        let (recorded, replied) = both.await;
         // The results have it: a reply that nobody takes is the asker's loss alone.
         if replied == Err(PublishError::Refused) {
             tracing::debug!(reply_to = reply_to.as_str(), "its queue refused a reply");
@@ -217,8 +220,7 @@ impl RabbitReceipt {
         &self,
         outgoing: Outgoing,
     ) -> impl Future<Output = Result<(), SettleError>> + Send + use<'_> {
-        let taken = self.desk.publisher.until_taken(outgoing, None);
-        async move { Ok(taken.await?) }
+        self.desk.publisher.until_taken(outgoing, None).err_into()
     }
 
     /// What was recorded for it is safe now, or is not to be.
