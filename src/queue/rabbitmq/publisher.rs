@@ -411,7 +411,7 @@ fn publish(
         let Outgoing { exchange, routing_key, body, properties, kind } = &*outgoing;
         let (to, key, options) =
             (exchange.clone(), routing_key.clone(), BasicPublishOptions::default());
-        // Boxed by itself: it needs four times the room, and ends with the writing.
+        // Boxed by itself: it needs seven times the room of all else here, and ends with the writing.
         let written = channel.basic_publish(to, key, options, body, properties.clone());
         let written = Box::pin(written).await;
         if *kind == PublishKind::Result {
