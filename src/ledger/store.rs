@@ -7,6 +7,7 @@
 //! database does not tell of damage is looked for at opening (docs/decisions/0006-ledger-store.md).
 
 use super::folder::{Folder, free_space};
+use crate::fast_map::FastMap;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use jiff::Timestamp;
 use std::io;
@@ -216,8 +217,10 @@ impl Store {
         let newest = self.newest_generation();
         let mut finished = newest.finished;
         let mut write = self.database.batch();
-        for change in batch {
+        let last = last_of_each(batch);
+        for (nth, change) in batch.iter().enumerate() {
             match change {
+                Change::Open { key, .. } if last.get(key) != Some(&nth) => {}
                 Change::Open { key, value } => {
                     write.insert(&self.state, tagged(UNFINISHED, *key), value.as_slice());
                 }
@@ -397,6 +400,17 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("folder", &self.folder.path()).finish_non_exhaustive()
     }
+}
+
+/// Which change of an unfinished record is its last: what is written over in the same commit need not be written.
+fn last_of_each(batch: &[Change]) -> FastMap<u128, usize> {
+    let of_record = |(nth, change): (usize, &Change)| match change {
+        Change::Open { key, .. } | Change::Finish { key, .. } | Change::Remove { key } => {
+            Some((*key, nth))
+        }
+        Change::Mark { .. } | Change::Unmark { .. } => None,
+    };
+    batch.iter().enumerate().filter_map(of_record).collect()
 }
 
 fn options() -> KeyspaceCreateOptions {

@@ -14,9 +14,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 /// How often the disk's room is looked at, old entries are dropped, and a failed folder is opened anew.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Commits begin no closer than this, so that those of a busy worker are few and large: each costs system calls and
+/// a wake-up of this thread, however little is in it. What somebody waits for after a pause is committed at once; what
+/// nobody waits for takes no longer than this either.
+const GATHERED: Duration = Duration::from_millis(2);
 
 /// The key of what others keep beside the entries. No digest has this value.
 const NOTE: u128 = 0;
@@ -73,16 +79,6 @@ impl Safe {
             None => Ok(()),
             Some(safe) => safe.await.unwrap_or(Err(LedgerError::Closed)),
         }
-    }
-}
-
-impl Pending {
-    fn push(&mut self, change: Change) -> u64 {
-        if !self.ended {
-            self.changes.push(change);
-        }
-        self.number += 1;
-        self.number
     }
 }
 
@@ -150,24 +146,13 @@ impl Disk {
 
     /// With the next commit; nobody waits for it. Returns the change's number.
     pub(super) fn write(&self, change: Change) -> u64 {
-        let number = self.shared.pending().push(change);
-        self.shared.wake.notify_one();
-        number
+        self.shared.put(change, None)
     }
 
     /// With the next commit. Returns the change's number.
     pub(super) fn write_and_tell(&self, change: Change) -> (u64, Safe) {
         let (told, safe) = oneshot::channel();
-        let number = {
-            let mut pending = self.shared.pending();
-            if !pending.ended {
-                // Else it is dropped, which tells who waits.
-                pending.waiting.push(told);
-            }
-            pending.push(change)
-        };
-        self.shared.wake.notify_one();
-        (number, Safe(Some(safe)))
+        (self.shared.put(change, Some(told)), Safe(Some(safe)))
     }
 
     /// The folder has all changes up to this number.
@@ -224,9 +209,11 @@ impl Shared {
     fn run(self: Arc<Self>) {
         let _tells = TellsItsEnd(&self);
         let mut looked = clock::monotonic();
+        let mut due = looked;
         loop {
-            let Pending { changes, waiting, closing, number, .. } = self.take();
+            let Pending { changes, waiting, closing, number, .. } = self.take(due);
             if !changes.is_empty() {
+                due = clock::monotonic() + GATHERED;
                 let committed = self.commit(&changes);
                 self.committed.store(number, SeqCst);
                 for waits in waiting {
@@ -244,16 +231,51 @@ impl Shared {
         }
     }
 
-    /// All that waits; empty after a while without any.
-    fn take(&self) -> Pending {
-        let idle = |pending: &mut Pending| pending.changes.is_empty() && !pending.closing;
-        let waited = self.wake.wait_timeout_while(self.pending(), HOUSEKEEPING, idle);
-        let (mut pending, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    /// With the next commit. Returns the change's number.
+    fn put(&self, change: Change, told: Option<oneshot::Sender<Result<(), LedgerError>>>) -> u64 {
+        let mut pending = self.pending();
+        pending.number += 1;
+        let number = pending.number;
+        if pending.ended {
+            // `told` is dropped, which tells who waits.
+            return number;
+        }
+        let is_first_told = told.is_some() && pending.waiting.is_empty();
+        pending.waiting.extend(told);
+        pending.changes.push(change);
+        // It sleeps while there is no change, and while nobody waits for one: each call costs a system call.
+        let wakes = is_first_told || pending.changes.len() == 1;
+        drop(pending);
+        if wakes {
+            self.wake.notify_one();
+        }
+        number
+    }
+
+    /// All that waits by `due`; empty after a while without any.
+    fn take(&self, due: Instant) -> Pending {
+        let pending =
+            self.sleep(self.pending(), HOUSEKEEPING, |pending| pending.changes.is_empty());
+        let pending = self.sleep(pending, GATHERED, |pending| pending.waiting.is_empty());
+        let rest = due.saturating_duration_since(clock::monotonic());
+        let mut pending = self.sleep(pending, rest, |_| true);
         Pending {
             changes: std::mem::take(&mut pending.changes),
             waiting: std::mem::take(&mut pending.waiting),
             ..*pending
         }
+    }
+
+    /// For so long, while that is so and nothing closes.
+    fn sleep<'a>(
+        &'a self,
+        pending: MutexGuard<'a, Pending>,
+        most: Duration,
+        reason: impl Fn(&Pending) -> bool,
+    ) -> MutexGuard<'a, Pending> {
+        let stays = |pending: &mut Pending| reason(pending) && !pending.closing;
+        let slept = self.wake.wait_timeout_while(pending, most, stays);
+        slept.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn commit(&self, changes: &[Change]) -> Result<(), LedgerError> {

@@ -311,3 +311,19 @@ async fn a_disk_with_too_little_room_lets_nothing_begin() {
     let trouble = ledger.trouble().borrow().clone().expect("no trouble");
     assert!(trouble.contains("ledger.min_free"), "{trouble}");
 }
+
+#[tokio::test]
+async fn a_job_is_received_and_begun_in_one_commit_and_commits_keep_their_distance() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path());
+    let (jobs, since) = (50, clock::monotonic());
+    for nth in 0..jobs {
+        let delivery = receive(&ledger, &named(&format!("order-{nth}")));
+        delivery.begin(1, clock::wall()).await.unwrap();
+    }
+    let took = since.elapsed();
+    let commits = std::fs::read(folder.path().join("commits")).unwrap();
+    let commits = u64::from_be_bytes(commits[..8].try_into().unwrap());
+    assert!(commits < jobs * 3 / 2, "{commits} commits of {jobs} jobs");
+    assert!(took >= Duration::from_millis(2 * (jobs - 1)), "{commits} commits in {took:?}");
+}

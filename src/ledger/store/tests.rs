@@ -124,6 +124,23 @@ fn what_was_committed_is_there_after_a_kill() {
 }
 
 #[test]
+fn of_what_changes_twice_in_one_commit_the_last_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = opened(folder.path());
+    let former = |key| Change::Open { key, value: value(!key) };
+    let remove = |key| Change::Remove { key };
+    store.commit(&[former(1), unfinished(1), former(2), finish(2)], hour(0)).unwrap();
+    store.commit(&[former(3), remove(3), remove(4), unfinished(4)], hour(0)).unwrap();
+
+    let killed = Left::by_kill(folder.path()).restored();
+    let Opened { store, mut unfinished, .. } = open(killed.path()).unwrap();
+    unfinished.sort_unstable();
+    assert_eq!(unfinished, [(1, value(1)), (4, value(4))]);
+    assert_eq!(store.get(2).unwrap(), finished(2));
+    assert_eq!(store.get(3).unwrap(), None);
+}
+
+#[test]
 fn a_folder_is_used_by_one_store_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let store = opened(folder.path());
