@@ -221,6 +221,19 @@ impl<'b> Ground<'b> {
         Window { memory: memory(worker.child.id()), ..window }
     }
 
+    /// The microseconds of processor time a job of a lap, once what a program does at its start is over. It ends.
+    pub(crate) async fn cost_settled(
+        &mut self,
+        sender: Process,
+        settled: Duration,
+        lap: &Lap,
+    ) -> f64 {
+        sleep(settled).await;
+        let cost = self.lap_of_running(&sender, lap).await.cpu.sender;
+        end(sender).await;
+        cost
+    }
+
     /// Waits until each job was sent and has its events, and takes these away.
     async fn settled(&self, lap: &Lap) {
         let events =

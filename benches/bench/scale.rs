@@ -29,6 +29,9 @@ const GROWTH: f64 = 1.15;
 pub(crate) const LANE: &str = "lane";
 pub(crate) const RECIPIENT: &str = "recipient";
 
+/// Whose costs are told, the worker's first.
+const WHO: [&str; 2] = ["", "the bare loop: "];
+
 /// What a worker does once for all its lanes is over: the counting of what waits in each included.
 const SETTLED: Duration = Duration::from_secs(4);
 const SETTLED_A_LANE: Duration = Duration::from_millis(20);
@@ -83,17 +86,19 @@ pub(crate) async fn long_run(name: String, length: &Length, broker: &mut Broker)
     }
 }
 
-/// The same jobs over more and more lanes, put in while the worker runs.
+/// The same jobs over more and more lanes, put in while the worker runs, and then while the bare loop does: what
+/// more lanes cost the bare loop is the broker's doing, which hands out fewer jobs at once of each queue.
 pub(crate) async fn growth_of_lanes(length: &Length, broker: &mut Broker) -> Vec<Alone> {
     let lap = Lap::of(length.growth_jobs);
     let costs = in_turns(length.growth_lanes, length.rounds, async |lanes| {
         let mut ground = Ground::new(broker, lanes).await;
+        let settled = SETTLED + SETTLED_A_LANE * u32::try_from(lanes).unwrap();
         let (worker, _) = ground.started(ground.worker()).await;
-        sleep(SETTLED + SETTLED_A_LANE * u32::try_from(lanes).unwrap()).await;
-        let cost = ground.lap_of_running(&worker, &lap).await.cpu.sender;
-        end(worker).await;
+        let worker = ground.cost_settled(worker, settled, &lap).await;
+        let bare = ground.bare_loop().start();
+        let bare = ground.cost_settled(bare, settled, &lap).await;
         ground.clear_away().await;
-        cost
+        [worker, bare]
     });
     rows_of_growth(LANE, &costs.await)
 }
@@ -109,28 +114,31 @@ pub(crate) async fn growth_of_recipients(length: &Length, broker: &mut Broker) -
         let first = Lap { special: special.clone(), ..Lap::of(most) };
         ground.lap_of_running(&worker, &first).await;
         let lap = Lap { special, ..Lap::of(length.growth_jobs) };
-        let cost = ground.lap_of_running(&worker, &lap).await.cpu.sender;
-        end(worker).await;
+        let cost = ground.cost_settled(worker, Duration::ZERO, &lap).await;
         ground.clear_away().await;
-        cost
+        [cost]
     });
     rows_of_growth(RECIPIENT, &costs.await)
 }
 
-/// The microseconds of processor time a job that `lap` tells of each count. All counts in each round: a
-/// machine that is slower for some minutes is so for all of them.
-async fn in_turns(
+/// The microseconds of processor time a job that `lap` tells of each count, of each sender. All counts in each
+/// round: a machine that is slower for some minutes is so for all of them.
+async fn in_turns<const SENDERS: usize>(
     counts: &[usize],
     rounds: usize,
-    mut lap: impl AsyncFnMut(usize) -> f64,
-) -> Vec<(usize, Spread)> {
-    let mut costs: Vec<(usize, Vec<f64>)> = counts.iter().map(|count| (*count, vec![])).collect();
+    mut lap: impl AsyncFnMut(usize) -> [f64; SENDERS],
+) -> Vec<(usize, [Spread; SENDERS])> {
+    let mut costs: Vec<(usize, Vec<[f64; SENDERS]>)> =
+        counts.iter().map(|count| (*count, vec![])).collect();
     for _round in 0..rounds {
         for (count, costs) in &mut costs {
             costs.push(lap(*count).await);
         }
     }
-    costs.into_iter().map(|(count, costs)| (count, Spread::of(costs))).collect()
+    let spreads = |costs: Vec<[f64; SENDERS]>| {
+        std::array::from_fn(|sender| Spread::of(costs.iter().map(|costs| costs[sender])))
+    };
+    costs.into_iter().map(|(count, costs)| (count, spreads(costs))).collect()
 }
 
 /// What a row of growth is called.
@@ -138,16 +146,24 @@ pub(crate) fn growth_name(count: usize, of: &str) -> String {
     format!("growth: {count} {of}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The first is what the others are held against.
-fn rows_of_growth(what: &str, costs: &[(usize, Spread)]) -> Vec<Alone> {
-    let (least, first) = costs[0];
-    let row = |(count, cost): &(usize, Spread)| {
-        let ratio = cost.median / first.median;
+/// The first count is what the others are held against, and the first sender is the worker, which has the target.
+fn rows_of_growth<const SENDERS: usize>(
+    what: &str,
+    costs: &[(usize, [Spread; SENDERS])],
+) -> Vec<Alone> {
+    let (least, first) = &costs[0];
+    let row = |(count, costs): &(usize, [Spread; SENDERS])| {
+        let grown = |sender: usize| costs[sender].median / first[sender].median;
+        let told = |(sender, who): (usize, &str)| {
+            let (cost, grown) = (costs[sender], grown(sender));
+            format!("{who}{cost} us of CPU a job, {grown:.2} of that with {least}")
+        };
+        let told = (0..SENDERS).zip(WHO).map(told);
         Alone {
             name: growth_name(*count, what),
-            measured: format!("{cost} us of CPU a job, {ratio:.2} of that with {least}"),
+            measured: told.collect::<Vec<_>>().join("; "),
             target: format!("at most {GROWTH}"),
-            met: ratio <= GROWTH,
+            met: grown(0) <= GROWTH,
         }
     };
     costs.iter().map(row).collect()
