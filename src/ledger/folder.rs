@@ -1,10 +1,10 @@
 //! The folder of the ledger around its database: the lock, the version of the format, and what tells
-//! of damage that the database would pass over: the checksums of its lists of tables, and the number of
-//! the last commit, kept apart from it so that a commit it lost is missed.
+//! of damage that the database would pass over: the checksums of its lists of tables and of the tables,
+//! and the number of the last commit, kept apart from it so that a commit it lost is missed.
 
 use super::store::StoreError;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,9 @@ const FORMAT: &str = "chakra-sender ledger 1\n";
 /// Changes with each start of the machine: what the page cache held is lost with it.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT_ID_BYTES: usize = 36;
+
+/// Of a table at once.
+const READ_BYTES: usize = 256 << 10;
 
 /// Locked as long as it lives.
 #[derive(Debug)]
@@ -136,22 +139,46 @@ fn check_lists(keyspaces: &Path) -> Result<(), StoreError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(source) => return Err(failed(&path, source)),
         };
-        let damaged = |path: PathBuf| {
-            let what = "its checksum is another".to_owned();
-            StoreError::Damaged { path, what }
-        };
         let Some((number, checksum)) = current.split_first_chunk() else {
-            return Err(damaged(path));
+            return Err(another_checksum(path));
         };
         let list = keyspace.join(format!("v{}", u64::from_le_bytes(*number)));
-        let Ok(bytes) = std::fs::read(&list) else { return Err(damaged(path)) };
+        let Ok(bytes) = std::fs::read(&list) else { return Err(another_checksum(path)) };
         let mut expected = xxhash_rust::xxh3::xxh3_128(&bytes).to_le_bytes().to_vec();
         expected.push(0);
         if checksum != expected {
-            return Err(damaged(list));
+            return Err(another_checksum(list));
         }
     }
     Ok(())
+}
+
+/// Holds a table against the checksum that its list has for it; the database writes that and does not
+/// read it. What is broken would show when a job's look-up meets it. Returns the bytes read.
+pub(super) fn check_table(path: &Path, checksum: u128) -> Result<u64, StoreError> {
+    let failed = |source| StoreError::File { path: path.to_owned(), source };
+    let mut table = File::open(path).map_err(failed)?;
+    let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+    let mut part = vec![0; READ_BYTES];
+    let mut bytes = 0;
+    loop {
+        let read = match table.read(&mut part) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => return Err(failed(source)),
+        };
+        hasher.update(&part[..read]);
+        bytes += read as u64;
+    }
+    match hasher.digest128() == checksum {
+        true => Ok(bytes),
+        false => Err(another_checksum(path.to_owned())),
+    }
+}
+
+fn another_checksum(path: PathBuf) -> StoreError {
+    StoreError::Damaged { path, what: "its checksum is another".to_owned() }
 }
 
 /// Bytes that this process may still write on the disk of this folder.

@@ -19,6 +19,10 @@ use tokio::time::Instant;
 /// How often the disk's room is looked at, old entries are dropped, and a failed folder is opened anew.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// Of the time that housekeeping took it rests so many times before the next: to read all tables of a
+/// damaged folder again and again must not keep its disk busy.
+const RESTS: u32 = 10;
+
 /// Commits begin no closer than this, so that those of a busy worker are few and large: each costs system calls and
 /// a wake-up of this thread, however little is in it. What somebody waits for after a pause is committed at once; what
 /// nobody waits for takes no longer than this either.
@@ -46,7 +50,7 @@ struct Shared {
     trouble: watch::Sender<Option<String>>,
     /// The number of the last change that was committed, or could not be.
     committed: AtomicU64,
-    /// The last commit failed: the folder is opened anew before the next.
+    /// The last commit or a read failed: the folder is opened anew, with its tables checked.
     failed: AtomicBool,
     marks: Mutex<HashMap<u128, u32>>,
     note: Option<Vec<u8>>,
@@ -93,6 +97,9 @@ impl Disk {
         let store_bounds = store::Bounds { keep: bounds.keep, max_entries };
         let opened = Store::open(folder, store_bounds, now).map_err(wrapped)?;
         let Opened { store, unfinished: records, marks, lost_commits } = opened;
+        let begun = clock::monotonic();
+        let bytes = store.check_tables().map_err(wrapped)?;
+        tracing::info!(folder = %folder.display(), bytes, took = ?begun.elapsed(), "the ledger's tables are whole");
         if lost_commits > 0 {
             tracing::warn!(
                 folder = %folder.display(),
@@ -131,14 +138,14 @@ impl Disk {
 
     /// What the folder has of a job.
     pub(super) fn entry(&self, key: u128) -> Result<Option<Entry>, LedgerError> {
-        match self.shared.read(|store| store.get(key))? {
+        match self.shared.look_up(|store| store.get(key))? {
             Some(Record::Unfinished(value) | Record::Finished(value)) => read(&value).map(Some),
             None => Ok(None),
         }
     }
 
     pub(super) fn claim_on(&self, message: u128) -> Result<Option<Claim>, LedgerError> {
-        let Some(claim) = self.shared.read(|store| store.claim_on(message))? else {
+        let Some(claim) = self.shared.look_up(|store| store.claim_on(message))? else {
             return Ok(None);
         };
         Claim::from_bytes(&claim).map(Some).ok_or(LedgerError::Unreadable)
@@ -195,7 +202,7 @@ impl Disk {
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the ledger's thread ended by a defect");
         }
-        *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.shared.swap(None);
     }
 }
 
@@ -208,7 +215,7 @@ impl Drop for Disk {
 impl Shared {
     fn run(self: Arc<Self>) {
         let _tells = TellsItsEnd(&self);
-        let mut looked = clock::monotonic();
+        let (mut looked, mut rest) = (clock::monotonic(), HOUSEKEEPING);
         let mut due = looked;
         loop {
             let Pending { changes, waiting, closing, number, .. } = self.take(due);
@@ -224,9 +231,11 @@ impl Shared {
             if closing {
                 return;
             }
-            if looked.elapsed() >= HOUSEKEEPING {
-                looked = clock::monotonic();
+            if looked.elapsed() >= rest {
+                let begun = clock::monotonic();
                 self.keep_house();
+                looked = clock::monotonic();
+                rest = HOUSEKEEPING.max(RESTS * (looked - begun));
             }
         }
     }
@@ -279,16 +288,32 @@ impl Shared {
     }
 
     fn commit(&self, changes: &[Change]) -> Result<(), LedgerError> {
-        let committed = self.read(|store| store.commit(changes, clock::wall()));
+        let committed = self.using(|store| store.commit(changes, clock::wall()));
         if let Err(error) = &committed {
-            self.failed.store(true, SeqCst);
-            self.tell(Some(error.to_string()));
+            self.has_failed(error);
         }
         committed
     }
 
+    /// A record that cannot be read tells of a folder that cannot be trusted: nothing new is begun.
+    fn look_up<T>(
+        &self,
+        ask: impl FnOnce(&Store) -> Result<T, super::StoreError>,
+    ) -> Result<T, LedgerError> {
+        let found = self.using(ask);
+        if let Err(error @ LedgerError::Store(_)) = &found {
+            self.has_failed(error);
+        }
+        found
+    }
+
+    fn has_failed(&self, error: &LedgerError) {
+        self.failed.store(true, SeqCst);
+        self.tell(Some(error.to_string()));
+    }
+
     /// A reader or the writer uses the store; only opening it anew takes it away.
-    fn read<T>(
+    fn using<T>(
         &self,
         ask: impl FnOnce(&Store) -> Result<T, super::StoreError>,
     ) -> Result<T, LedgerError> {
@@ -301,10 +326,15 @@ impl Shared {
         let well = self.has_room().and_then(|()| match self.failed.load(SeqCst) {
             true => self.open_anew(),
             false => {
-                self.read(|store| store.sweep(clock::wall())).map_err(|error| error.to_string())
+                self.using(|store| store.sweep(clock::wall())).map_err(|error| error.to_string())
             }
         });
-        self.tell(well.err());
+        match well {
+            Err(reason) => self.tell(Some(reason)),
+            Ok(()) if !self.failed.load(SeqCst) => self.tell(None),
+            // A read failed meanwhile, and has told so.
+            Ok(()) => {}
+        }
     }
 
     fn has_room(&self) -> Result<(), String> {
@@ -318,14 +348,20 @@ impl Shared {
         }
     }
 
+    /// Who reads meanwhile is told that it is closed, and comes again: nobody waits for the disk.
     fn open_anew(&self) -> Result<(), String> {
-        let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         // The folder is locked until the old one is gone.
-        *store = None;
+        self.swap(None);
         let opened = Store::open(&self.folder, self.bounds, clock::wall());
-        *store = Some(opened.map_err(|error| error.to_string())?.store);
+        let store = opened.map_err(|error| error.to_string())?.store;
+        store.check_tables().map_err(|error| error.to_string())?;
         self.failed.store(false, SeqCst);
+        self.swap(Some(store));
         Ok(())
+    }
+
+    fn swap(&self, store: Option<Store>) {
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
     }
 
     fn tell(&self, trouble: Option<String>) {

@@ -54,7 +54,7 @@ impl Process {
                 name: "ledger_up",
                 help: "1 while the ledger records what is begun.",
                 tells: "0: no new send starts, since nobody would know of it after a crash. `/readyz` says \
-                        why; most often the disk of `ledger.path` is full.",
+                        why; most often the disk of `ledger.path` is full, or a file there is damaged.",
             })?,
             reloads: new.counters(About {
                 name: "reloads_total",

@@ -17,11 +17,11 @@ fn parse(line: &str) -> SendJob {
     SendJob::parse(&Bytes::from(line.to_owned()), None).unwrap()
 }
 
-fn named(id: &str) -> SendJob {
+pub fn named(id: &str) -> SendJob {
     parse(&text_to(id, TO, "x"))
 }
 
-fn open(folder: &Path) -> Ledger {
+pub fn open(folder: &Path) -> Ledger {
     Ledger::open(folder, bounds(), clock::wall()).unwrap()
 }
 
@@ -46,7 +46,7 @@ fn accepted(job: &SendJob, whatsapp_message_id: &str) -> Outcome {
     Outcome::of(&concluded(job, Answer::Accepted { whatsapp_message_id: id })).unwrap()
 }
 
-async fn finish(ledger: &Ledger, job: &SendJob, whatsapp_message_id: &str) {
+pub async fn finish(ledger: &Ledger, job: &SendJob, whatsapp_message_id: &str) {
     let delivery = receive(ledger, job);
     delivery.begin(1, clock::wall()).await.unwrap();
     delivery.finish(&accepted(job, whatsapp_message_id), clock::wall()).await.unwrap();

@@ -31,6 +31,7 @@ mod handing_over;
 mod jobs_and_events;
 mod learning;
 mod ledger;
+mod ledger_damage;
 mod limiter;
 mod limiter_changes;
 mod live_settings;

@@ -238,6 +238,34 @@ fn damage_to_the_tables_and_their_lists_is_told() {
 }
 
 #[test]
+fn a_flipped_byte_in_a_table_is_told_before_any_of_its_records_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = opened(folder.path());
+    store.commit(&Vec::from_iter((0..500).map(finish)), hour(0)).unwrap();
+    store.newest_generation().keyspace.rotate_memtable_and_wait().unwrap();
+    store.state.rotate_memtable_and_wait().unwrap();
+    assert!(store.check_tables().unwrap() > 10_000);
+    let left = Left::by_kill(folder.path());
+    let mut told = 0;
+    for (index, (path, bytes, _)) in left.0.iter().enumerate() {
+        if path.parent().is_none_or(|parent| !parent.ends_with("tables")) {
+            continue;
+        }
+        for place in (0..bytes.len()).step_by(2999) {
+            let mut damaged = Left(left.0.clone());
+            damaged.0[index].1[place] ^= 1;
+            let folder = damaged.restored();
+            let checked = open(folder.path()).and_then(|opened| opened.store.check_tables());
+            let Err(StoreError::Damaged { .. }) = checked else {
+                panic!("{} at {place}: {checked:?}", path.display());
+            };
+            told += 1;
+        }
+    }
+    assert!(told > 10, "{told} bytes were flipped");
+}
+
+#[test]
 fn commits_lost_with_the_machine_are_counted_and_not_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = opened(folder.path());
