@@ -178,24 +178,25 @@ impl Shared {
         met: &mut HashSet<(u64, u64)>,
     ) -> Option<Result<SendJob, InvalidJob>> {
         let job = SendJob::parse(body, None);
-        let (id, number) = match &job {
-            Ok(job) => (Some(&job.id), Some(&job.phone_number_id)),
-            Err(invalid) => (invalid.id.as_ref(), invalid.phone_number_id.as_ref()),
+        let skip = |count: &AtomicU64| {
+            count.fetch_add(1, Relaxed);
+            None
         };
-        let has_result = id.is_some_and(|id| self.results.has(number, id));
-        if has_result || self.results.has_dead_letter(body) {
-            self.counts.done_before.fetch_add(1, Relaxed);
-            return None;
-        }
-        let (Ok(good), Some(id)) = (&job, id) else { return Some(job) };
-        let of_id = hash(&(number, id));
+        let told = self.results.has_dead_letter(body);
+        let Ok(good) = &job else {
+            // A result that bears its id may be a lawful job's.
+            return if told { skip(&self.counts.done_before) } else { Some(job) };
+        };
+        let of_id = hash(&(&good.phone_number_id, &good.id));
         let of_body = hash(&(&good.phone_number_id, body));
-        if met.contains(&(of_id, of_body)) {
-            self.counts.repeated.fetch_add(1, Relaxed);
-            return None;
-        }
+        // What has its result is met as well: a later line may bear its id with another message.
         let first_use = met.insert((of_id, 0));
-        met.insert((of_id, of_body));
+        if !met.insert((of_id, of_body)) {
+            return skip(&self.counts.repeated);
+        }
+        if told || (first_use && self.results.has(&good.phone_number_id, &good.id)) {
+            return skip(&self.counts.done_before);
+        }
         match first_use {
             true => Some(job),
             false => Some(Err(InvalidJob {

@@ -134,6 +134,22 @@ async fn an_unlawful_line_with_the_id_of_a_lawful_job_does_not_pass_for_its_resu
 }
 
 #[tokio::test]
+async fn an_id_that_a_later_line_uses_for_another_message_is_told_so_by_a_resumed_run_too() {
+    let files = Files::new();
+    let first = text("same", "x");
+    let jobs = [first.clone(), text("same", "another"), first];
+    // The first run is stopped before the second line.
+    files.send(World::new().await, &jobs[..1]).await;
+    let second = files.send(World::new().await, &jobs).await;
+    assert_eq!((second.tally.done_before, second.tally.repeated), (1, 1));
+    assert_eq!(second.outcome("same"), "failed invalid after 0");
+    assert_eq!(second.sandbox.record().count_requests(), 0);
+    let third = files.send(World::new().await, &jobs).await;
+    assert_eq!((third.tally.done_before, third.tally.repeated), (2, 1));
+    assert!(third.results.is_empty());
+}
+
+#[tokio::test]
 async fn two_runs_do_not_share_their_files() {
     let files = Files::new();
     let _first = files.ledger();

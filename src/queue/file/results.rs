@@ -29,7 +29,7 @@ pub struct Found {
 #[derive(Debug, Default)]
 struct Told {
     /// Jobs with a result, but for unlawful ones: an unlawful line can bear the id of a lawful job.
-    done: HashSet<(Option<NumberId>, JobId)>,
+    done: HashSet<(NumberId, JobId)>,
     /// Hashes of the unlawful lines that were told.
     unlawful: HashSet<u64>,
 }
@@ -85,8 +85,8 @@ impl Results {
         Ok(Found { results, dead_letters, told })
     }
 
-    pub(super) fn has(&self, number: Option<&NumberId>, id: &JobId) -> bool {
-        self.told.done.contains(&(number.cloned(), id.clone()))
+    pub(super) fn has(&self, number: &NumberId, id: &JobId) -> bool {
+        self.told.done.contains(&(number.clone(), id.clone()))
     }
 
     /// Whether the line was told to be unlawful.
@@ -155,8 +155,11 @@ impl Told {
     fn result(&mut self, line: &[u8]) -> Result<(), serde_json::Error> {
         let Done { event, id, phone_number_id, error } = serde_json::from_slice(line)?;
         let unlawful = error.is_some_and(|error| error.class == Class::Invalid.name());
-        if let ("result", false, Ok(id)) = (event.as_str(), unlawful, JobId::parse(&id)) {
-            self.done.insert((phone_number_id.and_then(|n| NumberId::parse(&n).ok()), id));
+        let number = phone_number_id.and_then(|number| NumberId::parse(&number).ok());
+        if let ("result", false, Some(number), Ok(id)) =
+            (event.as_str(), unlawful, number, JobId::parse(&id))
+        {
+            self.done.insert((number, id));
         }
         Ok(())
     }
