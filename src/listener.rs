@@ -3,17 +3,18 @@
 
 use axum::http::Request;
 use axum::response::Response;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -41,8 +42,9 @@ const READ_AHEAD_BYTES: usize = 64 * 1024;
 pub struct Bounds {
     /// For the log.
     pub name: &'static str,
-    /// Connections at once. One more takes the place of the oldest that is not being answered, so that
-    /// clients which only hold connections keep nobody out; where all are, it waits.
+    /// Connections at once. One more takes the place of that which has been silent, or has not brought its
+    /// request, for longest, so that clients which only hold connections keep nobody out. Where all are
+    /// being answered, it waits.
     pub connections: usize,
     /// A client that has not sent a request's header by then is cut off; so is one that keeps a
     /// connection and asks for nothing.
@@ -72,21 +74,20 @@ impl Listener {
     /// Answers until `stop`, and then for as long as answers under way need, bounded.
     pub async fn serve<S>(self, service: S, bounds: Bounds, stop: CancellationToken)
     where
-        S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+        S: Service<Request<Arriving>, Response = Response, Error = Infallible>,
         S: Clone + Send + Sync + 'static,
         S::Future: Send,
     {
         let mut connections = JoinSet::new();
-        // In the order in which they came.
-        let mut open: VecDeque<Open> = VecDeque::new();
-        let changed = Arc::new(Notify::new());
+        let mut open: Vec<Open> = Vec::new();
+        let steps = Arc::new(Steps::default());
         loop {
             let is_full = open.len() >= bounds.connections;
             let place = !is_full || open.iter().any(Open::is_idle);
             tokio::select! {
                 () = stop.cancelled() => break,
                 // Else each request would wake this task twice.
-                () = changed.notified(), if is_full => {}
+                () = steps.changed.notified(), if is_full => {}
                 Some(ended) = connections.join_next_with_id() => {
                     let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
                     open.retain(|one| one.id != Some(id));
@@ -94,15 +95,13 @@ impl Listener {
                 accepted = self.socket.accept(), if place && connections.len() <= bounds.connections => {
                     match accepted {
                         Ok((stream, _)) => {
-                            let mut one = Open::new(&stop, &changed);
-                            one.id = Some(connections.spawn(answer(stream, service.clone(), bounds, one.clone())).id());
-                            if is_full
-                                && let Some(oldest) = open.iter().position(Open::is_idle)
-                                && let Some(oldest) = open.remove(oldest)
-                            {
-                                oldest.leave.cancel();
+                            if is_full {
+                                take_place(&mut open);
                             }
-                            open.push_back(one);
+                            let mut one = Open::new(&stop, &steps);
+                            let answers = answer(stream, service.clone(), bounds, one.clone(), stop.clone());
+                            one.id = Some(connections.spawn(answers).id());
+                            open.push(one);
                         }
                         Err(error) => {
                             tracing::warn!(listener = bounds.name, %error, "cannot accept");
@@ -118,42 +117,117 @@ impl Listener {
     }
 }
 
+/// Ends the connection that has been idle for longest.
+fn take_place(open: &mut Vec<Open>) {
+    let idle = open.iter().enumerate().filter(|(_, one)| one.is_idle());
+    if let Some((longest, _)) = idle.min_by_key(|(_, one)| one.last_step.load(Relaxed)) {
+        open.swap_remove(longest).leave.cancel();
+    }
+}
+
+/// What the connections of a listener do, in its order.
+#[derive(Debug, Default)]
+struct Steps {
+    count: AtomicU64,
+    /// Told when an answer begins and when it ends.
+    changed: Notify,
+}
+
 /// A connection, as its listener sees it.
 #[derive(Debug, Clone)]
 struct Open {
     id: Option<task::Id>,
     /// It is to end: at once, unless it is being answered.
     leave: CancellationToken,
-    /// Whether a request of it has come and has no answer yet.
+    /// Whether all of a request has come and has no answer yet.
     is_answering: Arc<AtomicBool>,
-    /// Told when an answer begins and when it ends.
-    changed: Arc<Notify>,
+    /// When it came, its last header came, or its last answer ended.
+    last_step: Arc<AtomicU64>,
+    steps: Arc<Steps>,
 }
 
 impl Open {
-    fn new(stop: &CancellationToken, changed: &Arc<Notify>) -> Open {
-        let (leave, is_answering) = (stop.child_token(), Arc::default());
-        Open { id: None, leave, is_answering, changed: Arc::clone(changed) }
+    fn new(stop: &CancellationToken, steps: &Arc<Steps>) -> Open {
+        let (leave, steps) = (stop.child_token(), Arc::clone(steps));
+        let (is_answering, last_step) = Default::default();
+        let one = Open { id: None, leave, is_answering, last_step, steps };
+        one.step();
+        one
     }
 
     fn is_idle(&self) -> bool {
-        !self.is_answering.load(Ordering::Relaxed)
+        !self.is_answering.load(Relaxed)
     }
 
-    async fn answer<R>(&self, response: impl Future<Output = R>) -> R {
-        self.is_answering.store(true, Ordering::Relaxed);
-        self.changed.notify_one();
-        let response = response.await;
-        self.is_answering.store(false, Ordering::Relaxed);
-        self.changed.notify_one();
+    fn step(&self) {
+        self.last_step.store(self.steps.count.fetch_add(1, Relaxed), Relaxed);
+    }
+
+    fn is_answering(&self, is_answering: bool) {
+        self.is_answering.store(is_answering, Relaxed);
+        self.steps.changed.notify_one();
+    }
+
+    async fn answer<S>(
+        &self,
+        service: &S,
+        request: Request<Incoming>,
+    ) -> Result<Response, Infallible>
+    where
+        S: Service<Request<Arriving>, Response = Response, Error = Infallible>,
+    {
+        self.step();
+        let request = request.map(|body| Arriving { body, of: self.clone() });
+        let response = service.call(request).await;
+        self.step();
+        self.is_answering(false);
         response
     }
 }
 
+/// A request's body. Until it is read, or nobody wants it, its connection may lose its place: else clients that
+/// never end their bodies could hold all of them.
+#[derive(Debug)]
+pub struct Arriving {
+    body: Incoming,
+    of: Open,
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.of.is_answering(true);
+    }
+}
+
 /// One connection, to its end.
-async fn answer<S>(stream: TcpStream, service: S, bounds: Bounds, open: Open)
-where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+async fn answer<S>(
+    stream: TcpStream,
+    service: S,
+    bounds: Bounds,
+    open: Open,
+    stop: CancellationToken,
+) where
+    S: Service<Request<Arriving>, Response = Response, Error = Infallible>,
 {
     let first = timeout(FIRST_BYTE.min(bounds.header), stream.readable());
     let Some(Ok(Ok(()))) = open.leave.run_until_cancelled(first).await else { return };
@@ -161,11 +235,15 @@ where
     // Without a timer hyper has no timeout at all.
     builder.timer(TokioTimer::new()).header_read_timeout(bounds.header);
     builder.max_buf_size(READ_AHEAD_BYTES);
-    let service = service_fn(|request| open.answer(service.call(request)));
+    let service = service_fn(|request| open.answer(&service, request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = async { tokio::select! { () = open.leave.cancelled() => {}, () = sleep(MAX_AGE) => {} } } => {
+            let lost_its_place = open.leave.is_cancelled() && !stop.is_cancelled();
+            if lost_its_place && open.is_idle() {
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             timeout(GRACE, connection).await.unwrap_or(Ok(()))
         }
@@ -207,7 +285,9 @@ mod tests {
                 of.1.notified().await;
                 "slow\n"
             };
-            let routes = Router::new().route("/", get(async || "here\n")).route("/slow", get(slow));
+            let echo = async |body: Bytes| body;
+            let routes = Router::new().route("/", get(async || "here\n").post(echo));
+            let routes = routes.route("/slow", get(slow));
             let mut serving = JoinSet::new();
             let service = TowerToHyperService::new(routes);
             serving.spawn(listener.serve(service, bounds, stop.clone()));
@@ -259,6 +339,37 @@ mod tests {
         for _ in 0..4 {
             assert!(listener.ask().await.starts_with("HTTP/1.1 200"));
         }
+    }
+
+    #[tokio::test]
+    async fn clients_that_never_end_their_bodies_keep_nobody_out() {
+        let listener = Serving::start(3, LONG).await;
+        let mut holding = Vec::new();
+        for _ in 0..8 {
+            let mut stream = listener.connect().await;
+            let begun = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{";
+            stream.write_all(begun).await.unwrap();
+            holding.push(stream);
+            assert!(listener.ask().await.starts_with("HTTP/1.1 200"));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_was_answered_last_loses_its_place_last() {
+        let listener = Serving::start(2, LONG).await;
+        let mut kept = listener.connect().await;
+        let mut silent = listener.connect().await;
+        silent.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        for _ in 0..3 {
+            kept.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx")
+                .await
+                .unwrap();
+            let mut answer = [0; 512];
+            let length = kept.read(&mut answer).await.unwrap();
+            assert!(answer[..length].starts_with(b"HTTP/1.1 200"));
+            assert!(listener.ask().await.starts_with("HTTP/1.1 200"));
+        }
+        assert_eq!(read(&mut silent).await, "");
     }
 
     #[tokio::test]

@@ -11,12 +11,12 @@ use super::notice::{Notice, Resolved};
 use super::seen::{Old, Seen};
 use super::signature;
 use crate::clock;
+use crate::listener::Arriving;
 use crate::metrics::{Metrics, PassedOver, WebhookOutcome};
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
-use hyper::body::Incoming;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,7 +67,7 @@ impl From<WebhookOutcome> for Answer {
 /// Answers one request.
 pub(super) async fn receive(
     here: Arc<Reception>,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> Result<Response, Infallible> {
     let begun = clock::monotonic();
     let answer = here.answer(request).await;
@@ -92,7 +92,7 @@ impl Reception {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Arriving>) -> Answer {
         if !self.door.is_at(request.uri().path()) {
             return WebhookOutcome::WrongPath.into();
         }
@@ -106,7 +106,7 @@ impl Reception {
         }
     }
 
-    async fn webhook(&self, request: Request<Incoming>) -> Result<WebhookOutcome, WebhookOutcome> {
+    async fn webhook(&self, request: Request<Arriving>) -> Result<WebhookOutcome, WebhookOutcome> {
         let signature = request.headers().get(signature::HEADER).map(HeaderValue::as_bytes);
         let seal = self.door.seal(signature).ok_or(WebhookOutcome::WrongSignature)?;
         // Its part of the room is free only once all is told: what was read out of it takes room as well.
