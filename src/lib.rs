@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod limiter;
 pub mod listener;
 pub mod metrics;
+mod odd_json;
 pub mod policy;
 pub mod queue;
 pub mod readiness;

@@ -3,6 +3,7 @@
 //! an answer means is decided elsewhere.
 
 use super::redact::code_prefix;
+use crate::odd_json;
 use serde_json::Value;
 
 /// Where Meta's message id has been seen: ChakraHQ's documented form, Meta's own, Meta's wrapped.
@@ -53,7 +54,7 @@ impl Body {
     /// Looks at what arrived; `whole` is false where the rest is missing.
     pub(super) fn read(bytes: &[u8], whole: bool) -> Body {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
-        if let Ok(json) = serde_json::from_slice(bytes) {
+        if let Some(json) = json(bytes) {
             return Body::Json(json);
         }
         match (bytes.first(), std::str::from_utf8(bytes)) {
@@ -113,6 +114,12 @@ impl Body {
         let text = self.json()?.get("message")?.as_str()?;
         (!text.trim().is_empty()).then(|| sentence(text))
     }
+}
+
+/// A chat's listing has the words of customers, which may end within an emoji.
+fn json(bytes: &[u8]) -> Option<Value> {
+    let mended = || serde_json::from_str(&odd_json::mended(str::from_utf8(bytes).ok()?)).ok();
+    serde_json::from_slice(bytes).ok().or_else(mended)
 }
 
 /// What stands in a place; `serde_json`'s pointers allocate at each step.

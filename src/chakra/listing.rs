@@ -201,6 +201,8 @@ mod tests {
     fn only_a_list_is_a_page() {
         assert_eq!(page(200, r#"{"_data":[{},{}],"_errors":[]}"#), Ok(2));
         assert_eq!(page(200, r#"{"_data":[]}"#), Ok(0));
+        let cut_within_an_emoji = r#"{"_data":[{"text":"see you \ud83d"},{}]}"#;
+        assert_eq!(page(200, cut_within_an_emoji), Ok(2));
         for (status, body) in [
             (200, ""),
             (200, "<html>"),

@@ -2,11 +2,12 @@
 //! (`entry[].changes[].value.statuses[]`, the pass-through) and ChakraHQ's (`event`, `payload`).
 //!
 //! Of the second one only parts are documented, and Meta adds fields at any time: so what cannot be
-//! understood is counted and passed over. Only what is no JSON at all is an error. Values in, values
-//! out: no I/O, no clock, and no body makes it panic.
+//! understood is counted and passed over. Only what is no JSON at all, or nested deeper than 127 levels, is
+//! an error. Values in, values out: no I/O, no clock, and no body makes it panic.
 
 use super::json::Json;
 use super::notice::{Fault, Notice};
+use crate::odd_json;
 use crate::wire::{DeliveryStatus, NumberId};
 use jiff::Timestamp;
 use std::borrow::Cow;
@@ -47,7 +48,14 @@ pub struct NotJson;
 pub fn read(body: &[u8], now: Timestamp) -> Result<Contents, NotJson> {
     // Seen as a whole to be UTF-8: text by text costs a fifth more.
     let body = str::from_utf8(body).map_err(|_| NotJson)?;
-    let body: Json<'_> = serde_json::from_str(body).map_err(|_| NotJson)?;
+    let mended;
+    let body: Json<'_> = match serde_json::from_str(body) {
+        Ok(json) => json,
+        Err(_) => {
+            mended = odd_json::mended(body);
+            serde_json::from_str(&mended).map_err(|_| NotJson)?
+        }
+    };
     let mut contents = Contents::default();
     match (body.get("entry"), body["event"].text()) {
         (Some(entries), _) => contents.entries(entries, now),
@@ -327,6 +335,22 @@ mod tests {
         for body in [&b""[..], b"{", b"status=sent", b"\xff\xfe", b"{} {}", &[b'['; 10_000]] {
             assert_eq!(read(body, now()), Err(NotJson));
         }
+    }
+
+    #[test]
+    fn a_status_is_read_beside_half_an_emoji_and_a_number_beyond_all_bounds() {
+        let body =
+            meta(&json!([{ "id": "wamid.HBgM", "status": "sent", "timestamp": "1795168800" }]));
+        let odd = r#"{"profile":"Zo\ud83d","cost":1e999,"entry""#;
+        let body = body.to_string().replace(r#"{"entry""#, odd);
+        assert!(body.contains("1e999"));
+        assert_eq!(
+            read(body.as_bytes(), now()).unwrap().notices,
+            [Notice {
+                at: "2026-11-20T10:00:00Z".parse().unwrap(),
+                ..notice(DeliveryStatus::Sent)
+            }]
+        );
     }
 
     /// JSON whose keys are those that are looked for, in any place and with any value.
