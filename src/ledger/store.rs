@@ -132,6 +132,8 @@ pub(super) struct Opened {
     pub(super) marks: Vec<(u128, u32)>,
     /// The last commits, which were lost when the machine, not the process, went down.
     pub(super) lost_commits: u64,
+    /// Bytes of the tables, all of which were held against their checksums.
+    pub(super) checked_bytes: u64,
 }
 
 /// An open folder. Reads may run beside a commit; commits wait for each other.
@@ -164,7 +166,8 @@ const FINISHED: u8 = b'f';
 const CLAIM: u8 = b'c';
 
 impl Store {
-    /// Locks the folder, and opens what is there or begins anew where nothing is.
+    /// Locks the folder, and opens what is there or begins anew where nothing is. Reads all of it once: a second
+    /// for each few GB that the page cache has, else as long as the disk takes.
     pub(super) fn open(
         folder: &Path,
         bounds: Bounds,
@@ -180,31 +183,20 @@ impl Store {
         });
         let database = opened.map_err(|error| failed(&folder, error))?;
         let state = database.keyspace("state", options).map_err(|error| failed(&folder, error))?;
+        let mut checked_bytes = check_tables(&state)?;
         let (generations, commits) = (RwLock::default(), Mutex::default());
         let mut store = Store { database, state, generations, commits, bounds, folder };
         let commits = store.committed()?;
         let lost_commits = store.folder.lost_commits(commits)?;
         store.commits = Mutex::new(commits + lost_commits);
-        store.generations = RwLock::new(store.recovered(now)?);
+        let generations = store.recovered(now)?;
+        for generation in &generations {
+            checked_bytes += check_tables(&generation.keyspace)?;
+        }
+        store.generations = RwLock::new(generations);
         let unfinished = store.family(UNFINISHED, |value| Some(value.to_vec()))?;
         let marks = store.family(MARK, |value| value.try_into().ok().map(u32::from_be_bytes))?;
-        Ok(Opened { store, unfinished, marks, lost_commits })
-    }
-
-    /// Holds every table against its checksum: a second for each few GB that the page cache has, else as
-    /// long as the disk takes. Returns the bytes read.
-    pub(super) fn check_tables(&self) -> Result<u64, StoreError> {
-        let generations = self.generations.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut bytes = 0;
-        for keyspace in generations.iter().map(|each| &each.keyspace).chain([&self.state]) {
-            // As long as this version lives, merging removes none of its tables.
-            let version = keyspace.tree.current_version();
-            for table in version.iter_tables() {
-                let path = keyspace.path().join("tables").join(table.id().to_string());
-                bytes += check_table(&path, table.checksum().into_u128())?;
-            }
-        }
-        Ok(bytes)
+        Ok(Opened { store, unfinished, marks, lost_commits, checked_bytes })
     }
 
     /// What is known of this key; the newest where it is known twice.
@@ -418,6 +410,17 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("folder", &self.folder.path()).finish_non_exhaustive()
     }
+}
+
+/// Holds every table of a keyspace against its checksum. Returns the bytes read.
+fn check_tables(keyspace: &Keyspace) -> Result<u64, StoreError> {
+    // As long as this version lives, merging removes none of its tables.
+    let version = keyspace.tree.current_version();
+    let tables = version.iter_tables().map(|table| {
+        let path = keyspace.path().join("tables").join(table.id().to_string());
+        check_table(&path, table.checksum().into_u128())
+    });
+    tables.sum()
 }
 
 /// Which change of an unfinished record is its last: what is written over in the same commit need not be written.

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 /// How often the disk's room is looked at, old entries are dropped, and a failed folder is opened anew.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
-/// Of the time that housekeeping took it rests so many times before the next: to read all tables of a
-/// damaged folder again and again must not keep its disk busy.
+/// Of the time that it took to find that a folder is still damaged it rests so many times before the next look: to
+/// read all tables again and again must not keep the disk busy.
 const RESTS: u32 = 10;
 
 /// Commits begin no closer than this, so that those of a busy worker are few and large: each costs system calls and
@@ -95,11 +95,10 @@ impl Disk {
         now: Timestamp,
     ) -> Result<(Disk, Vec<(u128, Entry)>), LedgerError> {
         let store_bounds = store::Bounds { keep: bounds.keep, max_entries };
-        let opened = Store::open(folder, store_bounds, now).map_err(wrapped)?;
-        let Opened { store, unfinished: records, marks, lost_commits } = opened;
         let begun = clock::monotonic();
-        let bytes = store.check_tables().map_err(wrapped)?;
-        tracing::info!(folder = %folder.display(), bytes, took = ?begun.elapsed(), "the ledger's tables are whole");
+        let opened = Store::open(folder, store_bounds, now).map_err(wrapped)?;
+        let Opened { store, unfinished: records, marks, lost_commits, checked_bytes } = opened;
+        tracing::info!(folder = %folder.display(), checked_bytes, took = ?begun.elapsed(), "the ledger is open");
         if lost_commits > 0 {
             tracing::warn!(
                 folder = %folder.display(),
@@ -235,7 +234,10 @@ impl Shared {
                 let begun = clock::monotonic();
                 self.keep_house();
                 looked = clock::monotonic();
-                rest = HOUSEKEEPING.max(RESTS * (looked - begun));
+                rest = match self.failed.load(SeqCst) {
+                    true => HOUSEKEEPING.max(RESTS * (looked - begun)),
+                    false => HOUSEKEEPING,
+                };
             }
         }
     }
@@ -354,7 +356,6 @@ impl Shared {
         self.swap(None);
         let opened = Store::open(&self.folder, self.bounds, clock::wall());
         let store = opened.map_err(|error| error.to_string())?.store;
-        store.check_tables().map_err(|error| error.to_string())?;
         self.failed.store(false, SeqCst);
         self.swap(Some(store));
         Ok(())
