@@ -120,7 +120,7 @@ impl Listener {
 /// Ends the connection that has been idle for longest.
 fn take_place(open: &mut Vec<Open>) {
     let idle = open.iter().enumerate().filter(|(_, one)| one.is_idle());
-    if let Some((longest, _)) = idle.min_by_key(|(_, one)| one.last_step.load(Relaxed)) {
+    if let Some((longest, _)) = idle.min_by_key(|(_, one)| one.state.last_step.load(Relaxed)) {
         open.swap_remove(longest).leave.cancel();
     }
 }
@@ -139,33 +139,34 @@ struct Open {
     id: Option<task::Id>,
     /// It is to end: at once, unless it is being answered.
     leave: CancellationToken,
-    /// Whether all of a request has come and has no answer yet.
-    is_answering: Arc<AtomicBool>,
-    /// When it came, its last header came, or its last answer ended.
-    last_step: Arc<AtomicU64>,
+    state: Arc<State>,
     steps: Arc<Steps>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// A request's header has come, its body not yet.
+    is_arriving: AtomicBool,
+    /// All of a request has come and has no answer yet.
+    is_answering: AtomicBool,
+    /// When it came, its last header came, or its last answer ended.
+    last_step: AtomicU64,
 }
 
 impl Open {
     fn new(stop: &CancellationToken, steps: &Arc<Steps>) -> Open {
         let (leave, steps) = (stop.child_token(), Arc::clone(steps));
-        let (is_answering, last_step) = Default::default();
-        let one = Open { id: None, leave, is_answering, last_step, steps };
+        let one = Open { id: None, leave, state: Arc::default(), steps };
         one.step();
         one
     }
 
     fn is_idle(&self) -> bool {
-        !self.is_answering.load(Relaxed)
+        !self.state.is_answering.load(Relaxed)
     }
 
     fn step(&self) {
-        self.last_step.store(self.steps.count.fetch_add(1, Relaxed), Relaxed);
-    }
-
-    fn is_answering(&self, is_answering: bool) {
-        self.is_answering.store(is_answering, Relaxed);
-        self.steps.changed.notify_one();
+        self.state.last_step.store(self.steps.count.fetch_add(1, Relaxed), Relaxed);
     }
 
     async fn answer<S>(
@@ -177,11 +178,22 @@ impl Open {
         S: Service<Request<Arriving>, Response = Response, Error = Infallible>,
     {
         self.step();
+        self.state.is_arriving.store(true, Relaxed);
         let request = request.map(|body| Arriving { body, of: self.clone() });
         let response = service.call(request).await;
         self.step();
-        self.is_answering(false);
+        self.state.is_arriving.store(false, Relaxed);
+        self.state.is_answering.store(false, Relaxed);
+        self.steps.changed.notify_one();
         response
+    }
+
+    /// The request's body is in, or nobody wants it.
+    fn has_arrived(&self) {
+        if self.state.is_arriving.swap(false, Relaxed) {
+            self.state.is_answering.store(true, Relaxed);
+            self.steps.changed.notify_one();
+        }
     }
 }
 
@@ -215,7 +227,7 @@ impl Body for Arriving {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        self.of.is_answering(true);
+        self.of.has_arrived();
     }
 }
 
@@ -241,7 +253,7 @@ async fn answer<S>(
         ended = connection.as_mut() => ended,
         () = async { tokio::select! { () = open.leave.cancelled() => {}, () = sleep(MAX_AGE) => {} } } => {
             let lost_its_place = open.leave.is_cancelled() && !stop.is_cancelled();
-            if lost_its_place && open.is_idle() {
+            if lost_its_place && open.state.is_arriving.load(Relaxed) {
                 return;
             }
             connection.as_mut().graceful_shutdown();

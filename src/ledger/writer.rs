@@ -50,7 +50,7 @@ struct Shared {
     trouble: watch::Sender<Option<String>>,
     /// The number of the last change that was committed, or could not be.
     committed: AtomicU64,
-    /// The last commit or a read failed: the folder is opened anew, with its tables checked.
+    /// A commit or a look-up failed: the folder is opened anew, and all of it checked.
     failed: AtomicBool,
     marks: Mutex<HashMap<u128, u32>>,
     note: Option<Vec<u8>>,
@@ -137,14 +137,14 @@ impl Disk {
 
     /// What the folder has of a job.
     pub(super) fn entry(&self, key: u128) -> Result<Option<Entry>, LedgerError> {
-        match self.shared.look_up(|store| store.get(key))? {
+        match self.shared.using(|store| store.get(key))? {
             Some(Record::Unfinished(value) | Record::Finished(value)) => read(&value).map(Some),
             None => Ok(None),
         }
     }
 
     pub(super) fn claim_on(&self, message: u128) -> Result<Option<Claim>, LedgerError> {
-        let Some(claim) = self.shared.look_up(|store| store.claim_on(message))? else {
+        let Some(claim) = self.shared.using(|store| store.claim_on(message))? else {
             return Ok(None);
         };
         Claim::from_bytes(&claim).map(Some).ok_or(LedgerError::Unreadable)
@@ -220,7 +220,7 @@ impl Shared {
             let Pending { changes, waiting, closing, number, .. } = self.take(due);
             if !changes.is_empty() {
                 due = clock::monotonic() + GATHERED;
-                let committed = self.commit(&changes);
+                let committed = self.using(|store| store.commit(&changes, clock::wall()));
                 self.committed.store(number, SeqCst);
                 for waits in waiting {
                     // Who no longer waits has given its job up.
@@ -289,39 +289,19 @@ impl Shared {
         slept.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<(), LedgerError> {
-        let committed = self.using(|store| store.commit(changes, clock::wall()));
-        if let Err(error) = &committed {
-            self.has_failed(error);
-        }
-        committed
-    }
-
-    /// A record that cannot be read tells of a folder that cannot be trusted: nothing new is begun.
-    fn look_up<T>(
-        &self,
-        ask: impl FnOnce(&Store) -> Result<T, super::StoreError>,
-    ) -> Result<T, LedgerError> {
-        let found = self.using(ask);
-        if let Err(error @ LedgerError::Store(_)) = &found {
-            self.has_failed(error);
-        }
-        found
-    }
-
-    fn has_failed(&self, error: &LedgerError) {
-        self.failed.store(true, SeqCst);
-        self.tell(Some(error.to_string()));
-    }
-
-    /// A reader or the writer uses the store; only opening it anew takes it away.
+    /// A reader or the writer uses the store; only opening it anew takes it away. What cannot be read tells of a
+    /// folder that cannot be trusted, as what cannot be written does: nothing new is begun.
     fn using<T>(
         &self,
         ask: impl FnOnce(&Store) -> Result<T, super::StoreError>,
     ) -> Result<T, LedgerError> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         let store = store.as_ref().ok_or(LedgerError::Closed)?;
-        ask(store).map_err(wrapped)
+        ask(store).map_err(|error| {
+            self.failed.store(true, SeqCst);
+            self.tell(Some(error.to_string()));
+            wrapped(error)
+        })
     }
 
     fn keep_house(&self) {
