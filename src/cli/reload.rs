@@ -94,7 +94,7 @@ impl Reloading {
                 Some(request) = requests.recv() => Some(request),
             };
             also();
-            let reloaded = self.reload();
+            let Some(reloaded) = stop.run_until_cancelled(self.reload()).await else { return };
             if let Some(request) = request {
                 // Who asked may be gone.
                 drop(request.send(reloaded));
@@ -102,8 +102,12 @@ impl Reloading {
         }
     }
 
-    fn reload(&mut self) -> Reloaded {
-        let (outcome, reloaded) = match self.apply() {
+    async fn reload(&mut self) -> Reloaded {
+        // A file may be on a network's disk, or a pipe: nobody else waits for it.
+        let sources = self.sources.clone();
+        let loaded = tokio::task::spawn_blocking(move || sources.load()).await;
+        let loaded = loaded.map_err(anyhow::Error::from).and_then(|new| Ok(new?));
+        let (outcome, reloaded) = match loaded.and_then(|new| self.apply(&new)) {
             Ok(changes) => (Reload::Applied, applied(&changes)),
             Err(error) => (Reload::Refused, refused(&error)),
         };
@@ -112,11 +116,10 @@ impl Reloading {
     }
 
     /// Everything that can fail comes first: what is refused has changed nothing.
-    fn apply(&mut self) -> anyhow::Result<Changes> {
-        let new = self.sources.load()?;
+    fn apply(&mut self, new: &Settings) -> anyhow::Result<Changes> {
         new.require_account()?;
-        let changes = config::diff(&self.settings, &new);
-        let settings = self.settings.retuned(&new);
+        let changes = config::diff(&self.settings, new);
+        let settings = self.settings.retuned(new);
         let of_worker = parts::worker_settings(&settings)?;
         self.log.change(&settings.log.level)?;
         self.rates.send_modify(|rates| *rates = of_worker.rates.clone().with_ceilings_of(rates));

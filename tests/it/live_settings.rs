@@ -246,3 +246,20 @@ async fn without_a_token_nothing_is_changed_over_http() {
     story.counts(r#"reloads_total{outcome="applied"} 0"#).await;
     story.end().await;
 }
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_to_its_end_holds_nothing_up() {
+    let story = Story::begin("").await;
+    let file = story.dir.path().join("settings.toml");
+    std::fs::remove_file(&file).unwrap();
+    // As a disk of the network that does not answer: whoever opens it waits.
+    let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(made.success());
+    story.worker.signal("HUP");
+    story.enqueue(&[text("after", "x")]).await;
+    story.requests(1).await;
+    story.admin.says("/livez", 200, "").await;
+    story.worker.signal("TERM");
+    let ended = story.worker.end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.said());
+}

@@ -300,7 +300,7 @@ impl Epoch {
             match stand(hindrance, self.opened.has(number), now) {
                 Stand::Shut(until) => {
                     next = next.min(until);
-                    self.opened.leave(number);
+                    self.opened.stand(number);
                     // Nobody consumes it, but its jobs are to find it.
                     if inbox.settings.declare && self.shut.insert(number.clone()) {
                         self.declare(inbox, number, true);

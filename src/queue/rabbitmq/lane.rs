@@ -34,10 +34,10 @@ const QUIET_AT_MOST: Duration = Duration::from_secs(1);
 /// What a lane's task is told.
 #[derive(Clone)]
 pub(super) struct Orders {
-    /// The process stops: what has not begun goes back at once.
+    /// The process stops, or the lane is to stand: what has not begun goes back at once.
     pub(super) stop: CancellationToken,
-    /// The lane is another worker's, or stands: take no more, cancel, hand on what has come, keep the
-    /// channel until it is settled. Comes with `stop` too.
+    /// The lane is another worker's: take no more, cancel, hand on what has come, keep the channel until it is
+    /// settled. Comes with `stop` too.
     pub(super) leave: CancellationToken,
     /// Nothing more will be settled: close the channel.
     pub(super) close: CancellationToken,
@@ -259,7 +259,7 @@ impl LaneTask {
     ///
     /// What is on its way when a consumer is cancelled finds nobody and is delivered again later. So
     /// nothing is acknowledged for a moment: the prefetch fills up, the broker stops delivering, and
-    /// once it is quiet nothing is on its way. Until then the lane goes on, unless the process stops.
+    /// once it is quiet nothing is on its way. Until then the lane goes on, unless it is to stop at once.
     async fn hand_over(self, mut subscription: Subscription, hold: Arc<Hold>) {
         hold.let_go(false);
         let until = clock::monotonic() + QUIET_AT_MOST;

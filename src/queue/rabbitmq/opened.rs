@@ -61,6 +61,7 @@ pub(super) struct Opened {
 }
 
 struct OpenLane {
+    stop: CancellationToken,
     leave: CancellationToken,
     state: watch::Receiver<LaneState>,
     /// What it got of each queue.
@@ -94,8 +95,9 @@ impl Opened {
         let out = inbox.out.clone()?;
         let (state, watched) = watch::channel(LaneState::Opening);
         let prefetch = parts.of((inbox.prefetch)(number));
-        let leave = self.stop.child_token();
-        let lane = OpenLane { leave: leave.clone(), state: watched, prefetch };
+        let stop = self.stop.child_token();
+        let leave = stop.child_token();
+        let lane = OpenLane { stop: stop.clone(), leave: leave.clone(), state: watched, prefetch };
         self.lanes.insert(number.clone(), lane);
         Some(LaneTask {
             number: number.clone(),
@@ -108,7 +110,7 @@ impl Opened {
             desk: Arc::clone(&inbox.desk),
             out,
             orders: Orders {
-                stop: self.stop.clone(),
+                stop,
                 leave,
                 close: self.close.clone(),
                 opening: Arc::clone(&self.opening),
@@ -119,8 +121,17 @@ impl Opened {
 
     /// Hands a lane over. What serves it ends once all that is in hand is settled.
     pub(super) fn leave(&mut self, number: &NumberId) {
+        self.end(number, |lane| &lane.leave);
+    }
+
+    /// Leaves a lane that is to stand: nothing more of it begins.
+    pub(super) fn stand(&mut self, number: &NumberId) {
+        self.end(number, |lane| &lane.stop);
+    }
+
+    fn end(&mut self, number: &NumberId, how: impl Fn(&OpenLane) -> &CancellationToken) {
         if let Some(lane) = self.lanes.remove(number) {
-            lane.leave.cancel();
+            how(&lane).cancel();
             self.left.retain(|(_, state)| state.has_changed().is_ok());
             self.left.push((number.clone(), lane.state));
         }
