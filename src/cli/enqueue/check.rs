@@ -49,9 +49,7 @@ fn read(mut rows: Rows, in_full: bool, stop: &CancellationToken) -> io::Result<C
             Err(reason) => refusals.add(entry.line, &reason, &bar),
             Ok((job, _)) => {
                 if checked.first.is_none() {
-                    let (line, id, shown) = (entry.line, &job.id, rows.shown(&job, in_full));
-                    checked.first =
-                        Some(format!("the first job (line {line}, id {id}):\n{}", shown.trim()));
+                    checked.first = Some(rows.shown(entry.line, &job, in_full));
                 }
                 *checked.jobs.entry(job.phone_number_id).or_default() += 1;
             }

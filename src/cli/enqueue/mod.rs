@@ -6,6 +6,7 @@ mod entries;
 mod feed;
 mod forecast;
 mod ids;
+mod mask;
 mod outcomes;
 mod source;
 mod table;

@@ -3,6 +3,7 @@
 
 use super::entries::Entry;
 use super::ids::{Ids, derived};
+use super::mask::masked;
 use super::source::Source;
 use super::template::{Mapping, Template};
 use crate::config::read_text;
@@ -15,9 +16,6 @@ use std::sync::Arc;
 
 /// The most rows of a table: their ids are held to find those that stand in it twice.
 const MAX_ROWS: usize = 5_000_000;
-
-/// A value shorter than this is not taken for a part of a recipient's number.
-const LEAST_PART: usize = 4;
 
 /// A table and its template.
 #[derive(Debug, Clone)]
@@ -105,17 +103,22 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// The job of the latest row as the template's author laid it out, for a person. Values that are the
-    /// recipient's number or a part of it are masked, unless all is to be shown.
-    pub(super) fn shown(&self, job: &SendJob, all: bool) -> String {
+    /// The latest row's job as the template's author laid it out, with its line and id, for a person. Its
+    /// recipient is masked, unless all is to be shown.
+    pub(super) fn shown(&self, line: u64, job: &SendJob, all: bool) -> String {
+        let cell = |column: usize| String::from_utf8_lossy(&self.record[column]);
+        let text = self.table.template.fill_as_written(|column| cell(column).into_owned());
+        let text = format!("the first job (line {line}, id {}):\n{}", job.id, text.trim());
+        match all {
+            true => text,
+            false => self.masked(&text, job),
+        }
+    }
+
+    fn masked(&self, text: &str, job: &SendJob) -> String {
+        let cells = self.record.iter().filter_map(|cell| str::from_utf8(cell).ok());
         let recipient = job.message.recipient();
-        self.table.template.fill_as_written(|column| {
-            let cell = String::from_utf8_lossy(&self.record[column]);
-            match recipient {
-                Some(recipient) if !all && is_part(&cell, recipient) => masked(&cell),
-                _ => cell.into_owned(),
-            }
-        })
+        recipient.map_or_else(|| text.to_owned(), |recipient| masked(text, recipient, cells))
     }
 
     fn next_row(&mut self) -> io::Result<Option<Entry>> {
@@ -147,7 +150,8 @@ impl Rows {
         match self.seen.insert(job.0.id.as_str()) {
             true => Ok(job),
             false if self.table.template.has_id() => {
-                Err(format!("an earlier line has the id {:?} too", job.0.id))
+                let id = self.masked(job.0.id.as_str(), &job.0);
+                Err(format!("an earlier line has the id {id:?} too"))
             }
             false => Err("an earlier line asks for the same message".into()),
         }
@@ -171,16 +175,6 @@ fn parse(body: Bytes) -> Result<(SendJob, Bytes), String> {
 fn parse_unnamed(body: Bytes) -> Result<(SendJob, Bytes), String> {
     let job = SendJob::parse(&body, Some("unnamed")).map_err(|invalid| invalid.reason)?;
     Ok((job, body))
-}
-
-/// Whether a value is the recipient, or the greater part of a number without its country's code.
-fn is_part(cell: &str, recipient: &Recipient) -> bool {
-    let key = Recipient::from_to(cell);
-    key.key().len() >= LEAST_PART && recipient.key().contains(key.key())
-}
-
-fn masked(cell: &str) -> String {
-    Recipient::from_to(cell).to_string()
 }
 
 fn reader(path: &Path, delimiter: u8) -> io::Result<csv::Reader<Source>> {
