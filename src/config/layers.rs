@@ -7,7 +7,10 @@ use super::{DEFAULT, Place, Problem, file};
 use config::{File, FileFormat, Map, Source, Value, ValueKind};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::Path;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 /// What a variable begins with that may be meant for us; a setting has one more underscore.
 const PREFIX: &str = "chakra_sender_";
@@ -58,7 +61,7 @@ pub(super) fn tables(text: &str) -> Result<Map<String, Value>, String> {
     File::from_str(text, FileFormat::Toml).collect().map_err(|error| match error {
         config::ConfigError::FileParse { cause, .. } => match cause.downcast::<toml::de::Error>() {
             Ok(error) => misread(text, &error),
-            Err(_) => "is not TOML".into(),
+            Err(_) => oversized(text).unwrap_or_else(|| "is not TOML".into()),
         },
         _ => "is not TOML".into(),
     })
@@ -66,8 +69,44 @@ pub(super) fn tables(text: &str) -> Result<Map<String, Value>, String> {
 
 /// Where and why, without the line itself, as the library would show it: a secret may stand there.
 fn misread(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+    format!("line {}: {}", line_at(text, error.span()), error.message())
+}
+
+/// The number that is too large for the library, which tells neither its line nor its key.
+fn oversized(text: &str) -> Option<String> {
+    let table = DeTable::parse(text).ok()?;
+    let (key, span) = table
+        .get_ref()
+        .iter()
+        .find_map(|(name, value)| oversized_in(name.get_ref().to_string(), value))?;
+    Some(format!("line {}: {key}: the number is too large", line_at(text, Some(span))))
+}
+
+fn oversized_in(key: String, value: &Spanned<DeValue<'_>>) -> Option<(String, Range<usize>)> {
+    let is_oversized = match value.get_ref() {
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).is_err(),
+        DeValue::Float(number) => {
+            let is_finite = number.as_str().parse().is_ok_and(f64::is_finite);
+            !is_finite && !number.as_str().contains(['i', 'n'])
+        }
+        DeValue::Table(table) => {
+            let within = |name: &str| format!("{key}.{name}");
+            return table
+                .iter()
+                .find_map(|(name, value)| oversized_in(within(name.get_ref()), value));
+        }
+        DeValue::Array(values) => {
+            return values.iter().find_map(|value| oversized_in(key.clone(), value));
+        }
+        DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => false,
+    };
+    is_oversized.then(|| (key, value.span()))
+}
+
+/// The line, from 1, on which a part of the text begins.
+fn line_at(text: &str, span: Option<Range<usize>>) -> usize {
+    let before = span.and_then(|span| text.get(..span.start)).unwrap_or_default();
+    before.matches('\n').count() + 1
 }
 
 /// Takes one variable, if it is ours; text that becomes what its key needs. An empty one counts as unset.
@@ -108,6 +147,18 @@ fn is_of_a_service(rest: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_is_too_large_is_told_with_its_line_and_key() {
+        for (line, key) in [
+            ("max = 99999999999999999999", "retry.max"),
+            ("max = -1e999", "retry.max"),
+            ("list = [1, { max = 0x1ffffffffffffffff }]", "retry.list.max"),
+        ] {
+            let told = tables(&format!("[retry]\nfactor = inf\n{line}\n")).unwrap_err();
+            assert_eq!(told, format!("line 3: {key}: the number is too large"));
+        }
+    }
 
     #[test]
     fn what_a_service_brings_into_the_environment_is_told_from_settings() {

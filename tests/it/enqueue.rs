@@ -37,7 +37,10 @@ async fn a_line_of_an_open_pipe_is_enqueued_and_ctrl_c_tells_where_to_go_on() {
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert!(said.contains("1 enqueued and confirmed, 0 invalid"), "{said}");
-    assert!(said.contains("stopped after line 1: go on from line 2"), "{said}");
+    assert!(
+        said.contains("stopped after line 1: enqueue the same again, or go on from line 2"),
+        "{said}"
+    );
     drop(pipe);
 }
 

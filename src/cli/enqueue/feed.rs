@@ -176,7 +176,11 @@ mod tests {
         let (tally, ended) = fed(entries, &stop, put).await;
         assert!(matches!(ended, Ended::Stopped));
         assert_eq!(tally.confirmed, 3);
-        assert_eq!(tally.where_to_go_on(), "stopped after line 3: go on from line 4");
+        assert!(
+            tally
+                .where_to_go_on()
+                .starts_with("stopped after line 3: enqueue the same again, or go on from line 4;")
+        );
     }
 
     #[tokio::test]

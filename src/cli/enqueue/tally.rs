@@ -212,13 +212,14 @@ impl Tally {
 
     pub(super) fn where_to_go_on(&self) -> String {
         let last = self.last;
-        match self.open.first() {
-            None => format!("stopped after line {last}: go on from line {}", last + 1),
-            Some(first) => format!(
-                "line {first} is the first that was not confirmed: go on from there; what RabbitMQ \
-                 has of the lines {first} to {last} after all is sent twice then"
-            ),
-        }
+        let (told, from) = match self.open.first() {
+            None => (format!("stopped after line {last}"), last + 1),
+            Some(first) => (format!("line {first} is the first that was not confirmed"), *first),
+        };
+        format!(
+            "{told}: enqueue the same again, or go on from line {from}; what RabbitMQ has already is known \
+             by its id and not sent twice"
+        )
     }
 
     /// Lines that were put and not confirmed yet.
