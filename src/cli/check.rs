@@ -6,6 +6,7 @@ use super::output::{BAD, GOOD, complain, print, print_coloured, print_json, tame
 use super::{End, codes, parts};
 use crate::chakra::{PluginError, PluginNumber};
 use crate::config::Settings;
+use crate::ledger::Ledger;
 use crate::queue::rabbitmq::{DeclareError, Names, Topology, definitions, inspect};
 use crate::wire::NumberId;
 use clap::Args;
@@ -72,9 +73,22 @@ pub(super) async fn run(arguments: CheckArguments, settings: Settings) -> anyhow
     let mut lines = vec![Line::Tick("the configuration is lawful".to_owned())];
     lines.extend(settings.warnings(parts::today()).into_iter().map(Line::Note));
     lines.extend(codes::overridden(&settings.codes).map(Line::Note));
+    lines.extend(ledger(&settings));
     let known = account(&settings, &mut lines).await;
     broker(&settings, &known, &mut lines).await;
     show(&lines, arguments.json)
+}
+
+/// None where the ledger is in memory.
+fn ledger(settings: &Settings) -> Option<Line> {
+    let path = settings.ledger.path.as_ref()?;
+    Some(match Ledger::look_at(path, settings.ledger.bounds) {
+        Ok(()) => Line::Tick("ledger.path can be used".to_owned()),
+        Err(reason) => Line::Cross(
+            format!("ledger.path: {reason}"),
+            "name a folder on a disk with room that the worker's user may write into".to_owned(),
+        ),
+    })
 }
 
 /// Asks ChakraHQ for the plugin's numbers; what is configured must be among them.

@@ -3,6 +3,7 @@
 //! and the number of the last commit, kept apart from it so that a commit it lost is missed.
 
 use super::store::StoreError;
+use rustix::fs::Access;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -179,6 +180,31 @@ pub(super) fn check_table(path: &Path, checksum: u128) -> Result<u64, StoreError
 
 fn another_checksum(path: PathBuf) -> StoreError {
     StoreError::Damaged { path, what: "its checksum is another".to_owned() }
+}
+
+/// Whether a worker could have its ledger there, as far as can be seen without making or locking anything.
+pub(super) fn look_at(folder: &Path, min_free: u64) -> Result<(), String> {
+    // `create_dir_all` makes the rest. An empty path is the current folder.
+    let there = folder.ancestors().find(|path| path.exists()).filter(|path| *path != Path::new(""));
+    let there = there.unwrap_or(Path::new("."));
+    if !there.is_dir() {
+        return Err(format!("{} is no folder", there.display()));
+    }
+    rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| format!("{} cannot be written into: {error}", there.display()))?;
+    has_room(there, min_free)
+}
+
+/// Whether its disk has as much room as a new send asks for.
+pub(super) fn has_room(folder: &Path, min_free: u64) -> Result<(), String> {
+    match free_space(folder) {
+        Ok(free) if free < min_free => Err(format!(
+            "{}: {free} bytes are free, less than ledger.min_free ({min_free}): make room",
+            folder.display()
+        )),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Bytes that this process may still write on the disk of this folder.

@@ -119,6 +119,12 @@ impl Ledger {
         Ok(Ledger(Arc::new(Inner { memory, disk: Some(disk), writable, _always: None })))
     }
 
+    /// Whether [`Ledger::open`] could open or make this folder, as far as can be seen without touching it; else why
+    /// not. A worker may have it meanwhile.
+    pub fn look_at(folder: &Path, bounds: LedgerBounds) -> Result<(), String> {
+        folder::look_at(folder, bounds.min_free)
+    }
+
     /// Takes note of a delivery of the job. Ask what it means only once no earlier delivery of it is
     /// being handled.
     pub fn receive(

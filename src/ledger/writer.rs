@@ -1,7 +1,7 @@
 //! The folder behind the ledger: one thread writes what has come together as one commit, and tells
 //! those who wait for it. It looks after the disk's room, and opens the folder anew after a failure.
 
-use super::folder::free_space;
+use super::folder::has_room;
 use super::record::{Claim, Entry};
 use super::store::{self, Change, Opened, Record, Store};
 use super::{LedgerBounds, LedgerError};
@@ -128,7 +128,7 @@ impl Disk {
             marks: Mutex::new(marks.into_iter().collect()),
             note,
         });
-        shared.tell(shared.has_room().err());
+        shared.tell(has_room(folder, bounds.min_free).err());
         let writer = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("ledger".into());
         let thread = thread.spawn(move || writer.run()).map_err(|_| LedgerError::Closed)?;
@@ -305,28 +305,18 @@ impl Shared {
     }
 
     fn keep_house(&self) {
-        let well = self.has_room().and_then(|()| match self.failed.load(SeqCst) {
-            true => self.open_anew(),
-            false => {
-                self.using(|store| store.sweep(clock::wall())).map_err(|error| error.to_string())
-            }
-        });
+        let well =
+            has_room(&self.folder, self.min_free).and_then(|()| match self.failed.load(SeqCst) {
+                true => self.open_anew(),
+                false => self
+                    .using(|store| store.sweep(clock::wall()))
+                    .map_err(|error| error.to_string()),
+            });
         match well {
             Err(reason) => self.tell(Some(reason)),
             Ok(()) if !self.failed.load(SeqCst) => self.tell(None),
             // A read failed meanwhile, and has told so.
             Ok(()) => {}
-        }
-    }
-
-    fn has_room(&self) -> Result<(), String> {
-        let (folder, least) = (self.folder.display(), self.min_free);
-        match free_space(&self.folder) {
-            Ok(free) if free < least => Err(format!(
-                "{folder}: {free} bytes are free, less than ledger.min_free ({least}): make room"
-            )),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
         }
     }
 

@@ -296,6 +296,13 @@ async fn a_check_crosses_what_is_wrong_and_says_what_to_do() {
         ("chakra.plugin_id", "stranger", "✗ ChakraHQ at http", "correct chakra.plugin_id"),
         ("chakra.base_url", "http://127.0.0.1:1", "✗ ChakraHQ at http", "check chakra.base_url"),
         (
+            "ledger.path",
+            "/dev/null/ledger",
+            "✗ ledger.path: /dev/null is no folder",
+            "name a folder",
+        ),
+        ("ledger.path", "/proc/ledger", "✗ ledger.path: /proc: 0 bytes are free", "name a folder"),
+        (
             "rabbitmq.uri",
             "amqp://someone:hidden-password@127.0.0.1:1/%2f",
             "✗ RabbitMQ at 127.0.0.1:1: ",
