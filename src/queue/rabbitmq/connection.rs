@@ -155,19 +155,19 @@ fn place(node: &AMQPUri) -> String {
 impl TlsSettings {
     async fn load(&self) -> Result<OwnedTLSConfig, String> {
         let cert_chain = match &self.ca_file {
-            Some(file) => Some(
-                String::from_utf8(read(file).await?)
-                    .map_err(|_| format!("{} is not PEM", file.display()))?,
-            ),
+            Some(file) => {
+                let pem = read("ca_file", file, Holds::Certificate).await?;
+                Some(String::from_utf8_lossy(&pem).into_owned())
+            }
             None => None,
         };
         let identity = match &self.identity {
             Some(TlsIdentity::Pem { cert_file, key_file }) => Some(OwnedIdentity::PKCS8 {
-                pem: read(cert_file).await?,
-                key: read(key_file).await?,
+                pem: read("client_cert_file", cert_file, Holds::Certificate).await?,
+                key: read("client_key_file", key_file, Holds::Key).await?,
             }),
             Some(TlsIdentity::Pkcs12 { file, password }) => Some(OwnedIdentity::PKCS12 {
-                der: read(file).await?,
+                der: read("client_p12_file", file, Holds::Pkcs12).await?,
                 password: password.expose_secret().to_owned(),
             }),
             None => None,
@@ -176,8 +176,42 @@ impl TlsSettings {
     }
 }
 
-async fn read(file: &Path) -> Result<Vec<u8>, String> {
-    tokio::fs::read(file).await.map_err(|error| format!("{}: {error}", file.display()))
+/// What a file should have in it.
+#[derive(Clone, Copy)]
+enum Holds {
+    Certificate,
+    Key,
+    Pkcs12,
+}
+
+impl Holds {
+    /// The labels are those of RFC 7468; PKCS #12 begins as any sequence in ASN.1 (RFC 7292).
+    fn is_in(self, bytes: &[u8]) -> bool {
+        let has = |label: &[u8]| bytes.windows(label.len()).any(|part| part == label);
+        match self {
+            Holds::Certificate => has(b"-----BEGIN CERTIFICATE-----"),
+            Holds::Key => has(b"PRIVATE KEY-----"),
+            Holds::Pkcs12 => bytes.starts_with(b"\x30"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Holds::Certificate => "certificate in PEM",
+            Holds::Key => "private key in PEM",
+            Holds::Pkcs12 => "PKCS #12",
+        }
+    }
+}
+
+/// Reads the file of a setting. The libraries that use it would name neither.
+async fn read(setting: &str, file: &Path, holds: Holds) -> Result<Vec<u8>, String> {
+    let of = |why: &dyn fmt::Display| format!("rabbitmq.{setting}: {}: {why}", file.display());
+    let bytes = tokio::fs::read(file).await.map_err(|error| of(&error))?;
+    match holds.is_in(&bytes) {
+        true => Ok(bytes),
+        false => Err(of(&format_args!("there is no {} in it", holds.name()))),
+    }
 }
 
 /// Closes a connection politely, or gives up soon.
@@ -239,6 +273,28 @@ mod tests {
             tls: TlsSettings::default(),
             heartbeat: Duration::from_secs(10),
             connect_timeout: Duration::from_millis(200),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_of_tls_that_is_none_is_told_with_its_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file.pem");
+        std::fs::write(&file, "root:x:0:0\n").unwrap();
+        let (cert_file, key_file) = (file.clone(), file.clone());
+        let archive = TlsIdentity::Pkcs12 { file: file.clone(), password: "x".into() };
+        for (ca_file, identity, what) in [
+            (Some(file.clone()), None, "ca_file: FILE: there is no certificate in PEM in it"),
+            (
+                None,
+                Some(TlsIdentity::Pem { cert_file, key_file }),
+                "client_cert_file: FILE: there is no certificate in PEM in it",
+            ),
+            (None, Some(archive), "client_p12_file: FILE: there is no PKCS #12 in it"),
+        ] {
+            let told = TlsSettings { ca_file, identity }.load().await.unwrap_err();
+            let what = what.replace("FILE", &file.display().to_string());
+            assert_eq!(told, format!("rabbitmq.{what}"));
         }
     }
 
