@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// The most rows of a table: their ids are held to find those that stand in it twice.
 const MAX_ROWS: usize = 5_000_000;
 
+/// Why a pipe is refused.
+const NO_FILE: &str = "a table is read twice, so it must be a file";
+
 /// A table and its template.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
@@ -38,9 +41,8 @@ impl Table {
         let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file());
         match is_file {
             Ok(true) => {}
-            Ok(false) => {
-                return Err(named("a table is read twice, so it must be a file".into()));
-            }
+            Ok(false) => return Err(named(NO_FILE.into())),
+            Err(_) if path == Path::new("-") => return Err(named(NO_FILE.into())),
             Err(error) => return Err(named(error.to_string())),
         }
         let mut reader = reader(path, delimiter).map_err(|error| named(error.to_string()))?;

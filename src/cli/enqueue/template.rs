@@ -124,15 +124,17 @@ impl Text {
         // Outside of a string two of these are no JSON.
         while let Some((before, from)) = rest.split_once("{{") {
             let (name, after) = from.split_once("}}").unwrap_or_default();
-            let name = name.trim();
-            if name.is_empty() || name.contains(['"', '\\', '{', '}', '\n']) {
+            // As it stands in its JSON string: some programs write all but ASCII as \u….
+            let name: String =
+                serde_json::from_str(&format!("\"{}\"", name.trim())).unwrap_or_default();
+            if name.is_empty() || name.contains(['"', '{', '}', '\n']) {
                 let line = 1 + text[..text.len() - from.len()].matches('\n').count();
                 return Err(format!(
                     "line {line}: a blank is written {{{{column}}}}; for the two braces themselves write \\u007b{{"
                 ));
             }
-            let blank = Blank { name: name.to_owned(), column: find(name)? };
-            blanks.push((before.to_owned(), blank));
+            let column = find(&name)?;
+            blanks.push((before.to_owned(), Blank { name, column }));
             rest = after;
         }
         Ok(Text { blanks, rest: rest.to_owned() })
@@ -214,6 +216,14 @@ mod tests {
         let twice = ["a", "a"].map(str::to_owned);
         let error = Template::read(r#"{"a":"{{a}}"}"#, &twice, &[]).unwrap_err();
         assert_eq!(error, "{{a}}: the table has two columns \"a\"");
+    }
+
+    #[test]
+    fn a_blank_may_be_written_in_ascii_alone() {
+        let columns = ["n\u{e4}me", "\u{1f600}"].map(str::to_owned);
+        let text = r#"{"a":"{{n\u00e4me}} {{ \ud83d\ude00 }}"}"#;
+        let template = Template::read(text, &columns, &[]).unwrap();
+        assert_eq!(template.fill(|column| ["Ann", ":)"][column]), r#"{"a":"Ann :)"}"#);
     }
 
     proptest! {

@@ -35,7 +35,8 @@ pub(super) struct PauseArguments {
 pub(super) async fn run(arguments: &PauseArguments, console: &mut Console) -> anyhow::Result<End> {
     let PauseArguments { number, length, reason, json } = arguments;
     let at = clock::wall();
-    let until = length.map(|length| at.checked_add(length)).transpose().context("--for")?;
+    let end = |length| at.checked_add(length).ok().context("--for: it ends beyond the year 9999");
+    let until = length.map(end).transpose()?;
     let pause = OperatorPause { until, reason: reason.clone(), by: who(), at };
     failed(console.pause(number, &pause).await, "writing the pause")?;
 
